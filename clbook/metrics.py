@@ -1,0 +1,83 @@
+"""The metrics of continual learning: functions of the accuracy matrix R and of nothing else.
+
+R[i, j] is the accuracy on task j after training on task i, with T tasks; R [..., T, T] may hold many runs. The upper
+triangle (tasks not yet seen) is NaN unless the run was asked for it.
+Source: Lopez-Paz & Ranzato 2017, section 2; Chaudhry et al. 2018 (RWalk), section 3. Book: notebooks/01_forgetting, "The matrix R".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+Matrix = Float[ndarray, "*runs T T"]
+
+
+def average_accuracy(R: Matrix) -> Float[ndarray, "*runs"]:
+    """ACC = 1/T sum_j R[T-1, j], the mean over all tasks at the end."""
+    return _square(R)[..., -1, :].mean(-1)
+
+
+def average_so_far(R: Matrix) -> Float[ndarray, "*runs T"]:
+    """A_i = 1/(i+1) sum_{j <= i} R[i, j], the mean over the tasks seen, after each task."""
+    R = _square(R)
+    return np.stack([R[..., i, : i + 1].mean(-1) for i in range(R.shape[-1])], -1)
+
+
+def learning_accuracy(R: Matrix) -> Float[ndarray, "*runs"]:
+    """LA = 1/T sum_j R[j, j], each task right after it was learned: plasticity."""
+    return _diagonal(R).mean(-1)
+
+
+def backward_transfer(R: Matrix) -> Float[ndarray, "*runs"]:
+    """BWT = 1/(T-1) sum_{j < T-1} (R[T-1, j] - R[j, j]); negative where later tasks did harm. 0 for one task."""
+    R = _square(R)
+    change = (R[..., -1, :] - _diagonal(R))[..., :-1]
+    return change.mean(-1) if R.shape[-1] > 1 else np.zeros(R.shape[:-2])
+
+
+def forgetting(R: Matrix) -> Float[ndarray, "*runs"]:
+    """F = 1/(T-1) sum_{j < T-1} (max_{j <= i < T-1} R[i, j] - R[T-1, j]): the fall from the best it ever was. 0 for one task."""
+    R = _square(R)
+    T = R.shape[-1]
+    if T == 1:
+        return np.zeros(R.shape[:-2])
+    return np.mean([R[..., j : T - 1, j].max(-1) - R[..., -1, j] for j in range(T - 1)], 0)
+
+
+def forward_transfer(R: Matrix, at_start: Float[ndarray, "*runs T"]) -> Float[ndarray, "*runs"]:
+    """FWT = 1/(T-1) sum_{j > 0} (R[j-1, j] - b_j), with b the accuracy of the untrained network, `at_start` [..., T].
+
+    Raises ValueError when R has no upper triangle.
+    """
+    R = _square(R)
+    ahead = np.diagonal(R, offset=1, axis1=-2, axis2=-1)
+    if np.isnan(ahead).any():
+        raise ValueError("forward transfer needs accuracy on tasks not yet trained: run(..., future=True)")
+    return (ahead - at_start[..., 1:]).mean(-1)
+
+
+def interval(values: Float[ndarray, "n *rest"], level: float = 0.95) -> tuple[ndarray, ndarray]:
+    """Mean and half-width of the `level` confidence interval over the first axis, by Student's t; NaN half-width for one value.
+
+    half-width = t_{n-1} s / sqrt(n)
+    """
+    from scipy.stats import t
+
+    values = np.asarray(values, dtype=float)
+    n = len(values)
+    if n < 2:
+        return values.mean(0), np.full(values.shape[1:], np.nan)
+    return values.mean(0), t.ppf((1 + level) / 2, n - 1) * values.std(0, ddof=1) / np.sqrt(n)
+
+
+def _square(R: Matrix) -> ndarray:
+    R = np.asarray(R)
+    if R.ndim < 2 or R.shape[-1] != R.shape[-2]:
+        raise ValueError(f"R must be [..., T, T], one row per task trained, got shape {R.shape}")
+    return R
+
+
+def _diagonal(R: Matrix) -> ndarray:
+    return np.diagonal(_square(R), axis1=-2, axis2=-1)
