@@ -10,10 +10,11 @@ from clbook.engine import DivergedError, run
 from clbook.importance import fisher, fisher_overlap, mas_importance
 from clbook.method import Method, Spring
 from clbook.net import Net, cnn, mlp
+from clbook.presets import preset
 from clbook.result import Result
 from clbook.scenarios import Scenario, Task, permuted, rotated, split
 
 __all__ = [
     "Data", "DataError", "DivergedError", "Method", "Net", "Result", "Scenario", "Spring", "Task",
-    "cnn", "fisher", "fisher_overlap", "load", "mas_importance", "mlp", "permuted", "rotated", "run", "split",
+    "cnn", "fisher", "fisher_overlap", "load", "mas_importance", "mlp", "permuted", "preset", "rotated", "run", "split",
 ]  # fmt: skip

@@ -444,9 +444,10 @@ def _groups(
 
 
 def _fits(net: Net, batch_size: int, device: torch.device) -> int:
-    """How many runs to stack: on a CPU what its caches like, on a GPU a third of the free memory."""
+    """How many runs to stack: on a CPU only small networks gain by it, on a GPU a third of the free memory."""
     if device.type != "cuda":
-        return max(1, 2**22 // net.n_params)
+        size = 2**20 // net.n_params
+        return size if size >= 4 else 1  # a wide network fills the cores by itself, and faster than in a stack
     free, _ = torch.cuda.mem_get_info(device)
     widest = max(max(s) for s in net.shapes if len(s))
     return max(1, int(free / 3 / (4 * (12 * net.n_params + 8 * max(batch_size, TEST_ROWS) * widest))))

@@ -1,0 +1,135 @@
+"""One function per kind of figure: data first, then keywords, `ax=None`; each returns the Axes.
+
+Figures are drawn on white with dark text, so that they read the same on a light and on a dark page, and with letters large enough
+for a phone. Colours are colour-blind safe, and a method has the same one everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+
+from clbook import metrics
+from clbook.result import Result
+
+PALETTE = sns.color_palette("colorblind").as_hex()
+# SGD and fine-tuning are the same thing under two names, and grey: the thing to beat
+COLOURS = {
+    "SGD": "#555555", "Finetune": "#555555", "Fine-tuning": "#555555", "Joint": "#000000", "L2": PALETTE[1], "EWC": PALETTE[0],
+    "online EWC": PALETTE[9], "SI": PALETTE[2], "MAS": PALETTE[4], "RWalk": PALETTE[5], "LwF": PALETTE[3], "ER": PALETTE[8],
+    "A-GEM": PALETTE[6], "DGR": PALETTE[7],
+}  # fmt: skip
+
+
+def use_style() -> None:
+    """The look of every figure in the book: call it once in the first cell of a notebook."""
+    sns.set_theme(
+        context="notebook",
+        style="whitegrid",
+        palette=PALETTE,
+        font_scale=1.05,
+        rc={
+            "figure.figsize": (7, 4), "figure.dpi": 110, "figure.facecolor": "white", "savefig.facecolor": "white",
+            "axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True, "image.cmap": "viridis",
+        },
+    )  # fmt: skip
+
+
+def colour(label: str) -> str:
+    """The colour of a method, by the first known name the label starts with."""
+    known = [name for name in COLOURS if label.startswith(name)]
+    return COLOURS[max(known, key=len)] if known else PALETTE[sum(map(ord, label)) % len(PALETTE)]
+
+
+def accuracy_matrix(R: np.ndarray, *, names: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
+    """R [T, T] as a table of percent: rows, the task just trained; columns, the task tested."""
+    ax = _axes(ax)
+    names = list(names) if names is not None else [str(k + 1) for k in range(len(R))]
+    sns.heatmap(
+        100 * R, annot=len(R) <= 10, fmt=".0f", vmin=0, vmax=100, mask=np.isnan(R), cmap="viridis", square=True, ax=ax,
+        xticklabels=names, yticklabels=names, cbar_kws={"label": "accuracy (%)"},
+    )  # fmt: skip
+    ax.set(xlabel="tested on task", ylabel="after training on task")
+    ax.tick_params(axis="y", rotation=0)
+    return ax
+
+
+def training_curves(
+    results: Mapping[str, Result], task: int, *, ax: Axes | None = None, legend: bool = True, level: float = 0.95
+) -> Axes:
+    """Accuracy on one task while all tasks are trained: a line per method, mean over runs, its interval shaded.
+
+    Dashed vertical lines mark the start of each task. Steps are optimiser steps, counted over all tasks.
+    """
+    ax = _axes(ax)
+    for label, result in results.items():
+        steps, values = result.curve_steps[:, 1], 100 * result.curve[:, :, task]
+        seen = ~np.isnan(values).all(0)
+        _band(ax, steps[seen], values[:, seen], label, level)
+    _task_starts(ax, next(iter(results.values())))
+    ax.set(xlabel="training steps", ylabel=f"accuracy on task {task + 1} (%)")
+    if legend:
+        ax.legend()
+    return ax
+
+
+def average_so_far(results: Mapping[str, Result], *, ax: Axes | None = None, level: float = 0.95) -> Axes:
+    """Average accuracy over the tasks seen so far, against their number: mean over runs and its interval."""
+    ax = _axes(ax)
+    for label, result in results.items():
+        values = 100 * metrics.average_so_far(result.R)  # [runs, T]
+        _band(ax, np.arange(1, values.shape[1] + 1), values, label, level, marker="o")
+    ax.set(xlabel="number of tasks seen", ylabel="average accuracy (%)")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend()
+    return ax
+
+
+def bars(values: Mapping[str, Sequence[float]], *, ax: Axes | None = None, unit: str = "accuracy (%)") -> Axes:
+    """One bar per label with the mean of its values and their 95 % interval."""
+    ax = _axes(ax)
+    for i, (label, v) in enumerate(values.items()):
+        mean, half = metrics.interval(np.asarray(v))
+        ax.bar(i, mean, yerr=None if np.isnan(half) else half, color=colour(label), capsize=4, error_kw={"ecolor": "#222222"})
+        ax.text(i, mean, f" {mean:.1f}", ha="center", va="bottom")
+    ax.set_xticks(range(len(values)), list(values))
+    ax.set_ylabel(unit)
+    return ax
+
+
+def images(x: np.ndarray, shape: tuple[int, ...], *, titles: Sequence[str] | None = None, columns: int = 8) -> Any:
+    """Flat grey images x [N, D] side by side; returns the Figure."""
+    rows = -(-len(x) // columns)
+    figure, axes = plt.subplots(rows, min(columns, len(x)), figsize=(7, 7 / columns * rows * (1.2 if titles else 1)), squeeze=False)
+    for i, ax in enumerate(axes.flat):
+        ax.axis("off")
+        if i < len(x):
+            ax.imshow(np.asarray(x[i]).reshape(shape[-2:]), cmap="gray_r", vmin=0, vmax=1)
+            if titles:
+                ax.set_title(titles[i], fontsize=11)
+    return figure
+
+
+def _axes(ax: Axes | None) -> Axes:
+    return plt.subplots()[1] if ax is None else ax
+
+
+def _band(ax: Axes, x: np.ndarray, values: np.ndarray, label: str, level: float, **style: Any) -> None:
+    """Mean of values [runs, E] against x [E], with the interval shaded where there are several runs."""
+    mean, half = metrics.interval(values, level)
+    ax.plot(x, mean, color=colour(label), label=label, **style)
+    if len(values) > 1:
+        ax.fill_between(x, mean - half, mean + half, color=colour(label), alpha=0.2, linewidth=0)
+
+
+def _task_starts(ax: Axes, result: Result) -> None:
+    tasks, steps = result.curve_steps.T
+    for k in range(1, int(tasks.max()) + 1):
+        before, after = steps[tasks == k - 1], steps[tasks == k]
+        if len(before) and len(after):
+            ax.axvline(before.max(), color="#888888", linestyle="--", linewidth=1)
