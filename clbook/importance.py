@@ -174,7 +174,7 @@ def _squares_outer(net: Net, theta: Tensor, x: Tensor, y: Tensor | None, mask: T
     return _assemble(net, squares, [a.square() for a in inputs])
 
 
-def _outer_abs(net: Net, theta: Tensor, x: Tensor, scalar) -> Tensor:  # noqa: ANN001
+def _outer_abs(net: Net, theta: Tensor, x: Tensor, scalar) -> Tensor:
     """sum_n |g_n a_n^T| = |G|^T |A| for the gradient of `scalar` of the outputs."""
     inputs, outputs, logits = _record(net, theta, x)
     signals = torch.autograd.grad(scalar(logits).sum(), outputs)
