@@ -26,8 +26,8 @@ class EWC(Spring):
     - "separate": one spring per task (Kirkpatrick et al. 2017), merged exactly into one, so memory is constant;
     - "latest": the Fishers summed, centred at the latest optimum (Huszar 2018, arXiv:1712.03847);
     - "online": as "latest", with the old sum decayed by gamma (Schwarz et al. 2018, arXiv:1805.06370, section 2.2).
-    `kind` and `n_samples` say how the Fisher is estimated: see importance.fisher. lam has the unit of a number of samples:
-    the Fisher is a mean per sample, so Bayes' rule asks for lam = N.
+    `kind` and `n_samples` say how the Fisher is estimated: see importance.fisher. The loss and the
+    Fisher are both means per sample, so Bayes' rule asks for lam = N_old / N_new, which is 1 for tasks of one size.
 
     Raises ValueError for a negative lam, gamma outside [0, 1], and unknown names.
     """
