@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, NamedTuple, Self
+from numbers import Real
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -41,6 +42,7 @@ class Method:
 
     sees: ClassVar[str] = "task"  # where training batches come from: "task" (the current one), "seen" or "all"
     needs_labels: ClassVar[bool] = False
+    needs_task: ClassVar[bool] = False  # predict looks at batch.task, so it works only where the test tells the task
 
     def extend(self, net: Net, scenario: Scenario) -> Net:
         """The network this method trains, before anything starts (default: the one given)."""
@@ -88,7 +90,7 @@ class Method:
         """The float fields, by name."""
         return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), float)}
 
-    def bind(self, hyper: dict[str, Any]) -> Self:
+    def bind(self, hyper: dict[str, Any]) -> Method:
         """A copy with other values of the float fields, tensors allowed."""
         bound = copy.copy(self)
         for name, value in hyper.items():
@@ -105,7 +107,7 @@ def nonnegative(method: Method, *names: str) -> None:
     """Turn whole numbers in float fields into floats and raise ValueError for negative or non-finite ones."""
     for name in names:
         value = getattr(method, name)
-        if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        if not isinstance(value, Real) or not 0 <= value < float("inf"):
             raise ValueError(f"{type(method).__name__}.{name} must be a finite number >= 0, got {value!r}")
         object.__setattr__(method, name, float(value))
 
@@ -117,9 +119,9 @@ class Spring(Method):
     loss(theta) = L_task(theta) + (lam / 2) sum_i Omega_i (theta_i - theta*_i)^2
 
     A subclass says how stiff the springs of one task are (`importance`, Omega [P]) and, if it likes, how they join those
-    already there (`consolidate`). `step` says how the spring pulls: "implicit" takes the optimiser's step on the task's loss and
-    then the exact proximal step of the spring, theta <- (theta + eta lam Omega theta*) / (1 + eta lam Omega), which no
-    lam can make diverge; "explicit" adds the penalty to the loss, which diverges once eta lam max(Omega) > 2.
+    already there (`consolidate`). `step` says how the spring pulls: "implicit" takes the optimiser's step on the task's loss
+    and then the exact proximal step of the spring, theta <- (theta + eta lam Omega theta*) / (1 + eta lam Omega), which no
+    lam can make diverge; "explicit" adds the penalty to the loss, and SGD diverges once eta lam max(Omega) > 2.
 
     lam >= 0 has the unit of 1 / Omega. Raises ValueError for a negative lam or an unknown step.
     Source: Kirkpatrick et al. 2017, eq. 3; the proximal step: Parikh & Boyd 2014, section 6.1.1. Book: book/ewc, "The springs".
