@@ -66,8 +66,8 @@ class Scenario:
     """
 
     data: Data
-    rows: tuple[Int64[Tensor, " n"], ...]
-    rows_test: tuple[Int64[Tensor, " m"], ...]
+    rows: tuple[Int64[Tensor, "_"], ...]
+    rows_test: tuple[Int64[Tensor, "_"], ...]
     relabel: Int64[Tensor, "T K"]
     mask: Bool[Tensor, "T T C"]
     kind: str
@@ -115,30 +115,32 @@ class Scenario:
         the leading dimensions of `row`: x [..., B, D], y [..., B], mask [..., B, C].
         """
         if isinstance(task, int):
+            seen = task if seen is None else seen
             base, task = self.rows[task][row], torch.full_like(row, task)
         else:
+            seen = int(task.max()) if seen is None else seen
             base = self._base_rows(task, row)
         x, y = self.data.x[base], self.data.y
         x = x if self.view is None else self.view(x, task)
         labels = torch.zeros_like(task) if y is None else self.relabel[task, y[base]]
-        i = int(task.max()) if seen is None else seen
-        return Batch(x, labels, self.mask[i, task], task, row, {}, {})
+        return Batch(x, labels, self.mask[seen, task], task, row, {}, {})
 
-    def test(self, k: int) -> tuple[Tensor, Tensor]:
-        """Task k's test inputs [M, D] and labels [M]."""
-        rows, y = self.rows_test[k], self.data.y_test
+    def test(self, k: int, samples: int | None = None) -> tuple[Tensor, Tensor]:
+        """Task k's test inputs [M, D] and labels [M], or the first `samples` of them."""
+        rows, y = self.rows_test[k][:samples], self.data.y_test
         task = torch.full_like(rows, k)
         x = self.data.x_test[rows]
         x = x if self.view is None else self.view(x, task)
         return x, torch.zeros_like(rows) if y is None else self.relabel[task, y[rows]]
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Scenario:
-        """The same scenario on another device."""
+        """The same scenario on another device, with x in another floating dtype if one is given."""
+        once = {id(r): r.to(device) for r in (*self.rows, *self.rows_test)}  # tasks that share their rows go on sharing them
         moved = replace(
             self,
             data=self.data.to(device, dtype),
-            rows=tuple(r.to(device) for r in self.rows),
-            rows_test=tuple(r.to(device) for r in self.rows_test),
+            rows=tuple(once[id(r)] for r in self.rows),
+            rows_test=tuple(once[id(r)] for r in self.rows_test),
             relabel=self.relabel.to(device),
             mask=self.mask.to(device),
             view_state={k: v.to(device) for k, v in self.view_state.items()},
@@ -150,19 +152,18 @@ class Scenario:
     def held_out(self, fraction: float = 0.1, seed: int = 0) -> Scenario:
         """The same scenario, tested on a part of its TRAINING data that is kept out of training.
 
-        This is where a hyper-parameter such as lambda is chosen: the test set is never looked at.
+        This is where a hyper-parameter such as lambda is chosen: the test set is never looked at. A sample that one task
+        keeps out is kept out of all, so that no task is trained on another's held-out image in a new guise.
         """
         if not 0 < fraction < 1:
             raise ValueError(f"fraction must lie between 0 and 1, got {fraction}")
         generator = torch.Generator().manual_seed(seed)
-        train, test = [], []
-        for rows in self.rows:
-            order = torch.randperm(len(rows), generator=generator).to(rows.device)
-            cut = max(1, round(fraction * len(rows)))
-            test.append(rows[order[:cut]])
-            train.append(rows[order[cut:].sort().values])
+        lot = torch.randperm(len(self.data.x), generator=generator).to(self.device)  # [N], the lowest are kept out
+        test = tuple(rows[lot[rows].argsort()[: max(1, round(fraction * len(rows)))]] for rows in self.rows)
+        out = torch.zeros_like(lot, dtype=torch.bool).index_fill(0, torch.cat(test), True)
+        train = tuple(rows[~out[rows]] for rows in self.rows)
         data = replace(self.data, x_test=self.data.x, y_test=self.data.y)
-        return replace(self, data=data, rows=tuple(train), rows_test=tuple(test))
+        return replace(self, data=data, rows=train, rows_test=test)
 
     def first(self, n_tasks: int) -> Scenario:
         """The scenario that ends after its first n_tasks tasks; the outputs stay the same."""
@@ -194,6 +195,8 @@ class _Permute(_View):
 
 
 class _Rotate(_View):
+    """Turns counter-clockwise about the centre, with bilinear interpolation and zeros from outside."""
+
     def __init__(self, angle: Tensor, size: Tensor) -> None:
         self.angle, self.size = angle, size  # [T] in radians, (channels, height, width)
 
@@ -201,7 +204,8 @@ class _Rotate(_View):
         flat, task = x.flatten(0, -2), task.flatten()
         shape = (len(flat), *self.size.tolist())
         cos, sin, zero = self.angle[task].cos(), self.angle[task].sin(), torch.zeros_like(self.angle[task])
-        matrix = torch.stack([torch.stack([cos, -sin, zero], -1), torch.stack([sin, cos, zero], -1)], 1)
+        ratio = shape[-2] / shape[-1]  # affine_grid counts from -1 to 1 along both sides, however long they are
+        matrix = torch.stack([torch.stack([cos, -sin * ratio, zero], -1), torch.stack([sin / ratio, cos, zero], -1)], 1)
         grid = torch.nn.functional.affine_grid(matrix.to(x.dtype), list(shape), align_corners=False)
         return torch.nn.functional.grid_sample(flat.view(shape), grid, align_corners=False).view(x.shape)
 
@@ -222,7 +226,7 @@ def permuted(
     inside = torch.zeros(data.shape, dtype=torch.bool)
     side = max(height, width) if square is None else square
     if not 2 <= side <= max(height, width):
-        raise ValueError(f"square must lie between 2 and {max(height, width)} pixels, got {square}")
+        raise ValueError(f"square must lie between 2 and {max(height, width)} pixels, got {side}")
     top, left = (height - min(side, height)) // 2, (width - min(side, width)) // 2
     inside[..., top : top + side, left : left + side] = True
     where, generator = inside.flatten().nonzero().squeeze(1), torch.Generator().manual_seed(seed)
@@ -234,13 +238,15 @@ def permuted(
 
 
 def rotated(data: Data, angles: Sequence[float], *, kind: str = "domain") -> Scenario:
-    """Rotated tasks: every task shows the same images turned by its angle, in degrees.
+    """Rotated tasks: every task shows the same images turned by its angle, in degrees counter-clockwise.
 
-    Raises ValueError when there is no angle. Source: Lopez-Paz & Ranzato 2017 (arXiv:1706.08840).
+    Raises ValueError when there is no angle or one is not finite. Source: Lopez-Paz & Ranzato 2017 (arXiv:1706.08840).
     """
     _at_least_one(len(angles))
-    state = {"angle": torch.deg2rad(torch.tensor(list(angles), dtype=torch.float32)), "size": torch.tensor(data.shape)}
-    state = {k: v.to(data.x.device) for k, v in state.items()}
+    angle = torch.deg2rad(torch.tensor(list(angles), dtype=torch.float32))
+    if not bool(torch.isfinite(angle).all()):
+        raise ValueError(f"angles must be finite numbers of degrees, got {list(angles)}")
+    state = {"angle": angle.to(data.x.device), "size": torch.tensor(data.shape, device=data.x.device)}
     return _same_labels(data, tuple(f"{a:g} degrees" for a in angles), kind, _Rotate(**state), state)
 
 
@@ -306,23 +312,31 @@ def check(scenario: Scenario) -> None:
         if not bool(torch.isfinite(x).all()):
             bad = int((~torch.isfinite(x)).any(1).sum())
             raise ValueError(f"{bad} of {len(x)} {name} inputs hold NaN or infinity; every input must be finite")
+    if scenario.loss == "classification":
+        _check_labels(scenario.data)
     for k, (rows, rows_test) in enumerate(zip(scenario.rows, scenario.rows_test, strict=True)):
         for part, r in (("training", rows), ("test", rows_test)):
             if len(r) == 0:
                 raise ValueError(f"task {k} ({scenario.names[k]}) has no {part} samples; every task needs at least one")
         if scenario.loss == "classification":
-            _check_labels(scenario, k)
+            _check_classes(scenario, k)
 
 
-def _check_labels(scenario: Scenario, k: int) -> None:
-    if scenario.data.y is None or scenario.data.y_test is None:
-        raise ValueError("this scenario has no labels; give it loss='reconstruction', or data with labels")
+def _check_labels(data: Data) -> None:
+    """All of them, not only those in a task: split() deals out the classes it knows and leaves a wrong label out."""
+    if data.y is None or data.y_test is None:
+        raise ValueError('these data have no labels: replace(scenario, loss="reconstruction") trains without, or give labels')
+    for part, x, y in (("training", data.x, data.y), ("test", data.x_test, data.y_test)):
+        if len(x) != len(y):
+            raise ValueError(f"there are {len(x)} {part} inputs and {len(y)} labels; each input needs one label")
+        wrong = y[(y < 0) | (y >= data.n_classes)]
+        if len(wrong):
+            allowed = f"allowed are 0..{data.n_classes - 1}"
+            raise ValueError(f"{len(wrong)} of {len(y)} {part} labels are out of range, such as {int(wrong[0])}; {allowed}")
+
+
+def _check_classes(scenario: Scenario, k: int) -> None:
+    """Every class with samples in task k must have an output there."""
     for y, rows in ((scenario.data.y, scenario.rows[k]), (scenario.data.y_test, scenario.rows_test[k])):
-        low, high = int(y[rows].min()), int(y[rows].max())
-        if low < 0 or high >= scenario.data.n_classes:
-            wrong = low if low < 0 else high
-            raise ValueError(
-                f"task {k} ({scenario.names[k]}) has label {wrong}; allowed are 0..{scenario.data.n_classes - 1}"
-            )
         if bool((scenario.relabel[k, y[rows]] < 0).any()):
             raise ValueError(f"task {k} ({scenario.names[k]}) has samples of a class that it does not list")
