@@ -2,19 +2,21 @@
 
 R[i, j] is the accuracy on task j after training on task i, with T tasks; R [..., T, T] may hold many runs. The upper
 triangle (tasks not yet seen) is NaN unless the run was asked for it.
-Source: Lopez-Paz & Ranzato 2017, section 2; Chaudhry et al. 2018 (RWalk), section 3. Book: notebooks/01_forgetting, "The matrix R".
+Source: Lopez-Paz & Ranzato 2017, section 2; Chaudhry et al. 2018 (RWalk), section 3.
+Book: notebooks/01_forgetting, "The matrix R".
 """
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
+from numpy import floating, ndarray
 
 Matrix = Float[ndarray, "*runs T T"]
+Values = Float[ndarray, "*runs"] | floating  # one number per run; NumPy makes that of one run a scalar
 
 
-def average_accuracy(R: Matrix) -> Float[ndarray, "*runs"]:
+def average_accuracy(R: Matrix) -> Values:
     """ACC = 1/T sum_j R[T-1, j], the mean over all tasks at the end."""
     return _square(R)[..., -1, :].mean(-1)
 
@@ -25,20 +27,23 @@ def average_so_far(R: Matrix) -> Float[ndarray, "*runs T"]:
     return np.stack([R[..., i, : i + 1].mean(-1) for i in range(R.shape[-1])], -1)
 
 
-def learning_accuracy(R: Matrix) -> Float[ndarray, "*runs"]:
+def learning_accuracy(R: Matrix) -> Values:
     """LA = 1/T sum_j R[j, j], each task right after it was learned: plasticity."""
     return _diagonal(R).mean(-1)
 
 
-def backward_transfer(R: Matrix) -> Float[ndarray, "*runs"]:
+def backward_transfer(R: Matrix) -> Values:
     """BWT = 1/(T-1) sum_{j < T-1} (R[T-1, j] - R[j, j]); negative where later tasks did harm. 0 for one task."""
     R = _square(R)
     change = (R[..., -1, :] - _diagonal(R))[..., :-1]
     return change.mean(-1) if R.shape[-1] > 1 else np.zeros(R.shape[:-2])
 
 
-def forgetting(R: Matrix) -> Float[ndarray, "*runs"]:
-    """F = 1/(T-1) sum_{j < T-1} (max_{j <= i < T-1} R[i, j] - R[T-1, j]): the fall from the best it ever was. 0 for one task."""
+def forgetting(R: Matrix) -> Values:
+    """F = 1/(T-1) sum_{j < T-1} (max_{j <= i < T-1} R[i, j] - R[T-1, j]): the fall from the best before the last task.
+
+    Negative where the last task helped the old ones. 0 for one task.
+    """
     R = _square(R)
     T = R.shape[-1]
     if T == 1:
@@ -46,27 +51,32 @@ def forgetting(R: Matrix) -> Float[ndarray, "*runs"]:
     return np.mean([R[..., j : T - 1, j].max(-1) - R[..., -1, j] for j in range(T - 1)], 0)
 
 
-def forward_transfer(R: Matrix, at_start: Float[ndarray, "*runs T"]) -> Float[ndarray, "*runs"]:
+def forward_transfer(R: Matrix, at_start: Float[ndarray, "*runs T"]) -> Values:
     """FWT = 1/(T-1) sum_{j > 0} (R[j-1, j] - b_j), with b the accuracy of the untrained network, `at_start` [..., T].
 
-    Raises ValueError when R has no upper triangle.
+    0 for one task. Raises ValueError when R has no upper triangle.
     """
     R = _square(R)
+    if R.shape[-1] == 1:
+        return np.zeros(R.shape[:-2])
     ahead = np.diagonal(R, offset=1, axis1=-2, axis2=-1)
     if np.isnan(ahead).any():
         raise ValueError("forward transfer needs accuracy on tasks not yet trained: run(..., future=True)")
     return (ahead - at_start[..., 1:]).mean(-1)
 
 
-def interval(values: Float[ndarray, "n *rest"], level: float = 0.95) -> tuple[ndarray, ndarray]:
+def interval(values: Float[ndarray, "n *rest"], level: float = 0.95) -> tuple[ndarray | floating, ndarray | floating]:
     """Mean and half-width of the `level` confidence interval over the first axis, by Student's t; NaN half-width for one value.
 
-    half-width = t_{n-1} s / sqrt(n)
+    half-width = t_{n-1} s / sqrt(n), with t the (1 + level) / 2 quantile on n - 1 degrees of freedom and s the standard
+    deviation with n - 1 below. Raises ValueError for no value and a level outside (0, 1).
     """
     from scipy.stats import t
 
     values = np.asarray(values, dtype=float)
     n = len(values)
+    if n == 0 or not 0 < level < 1:
+        raise ValueError(f"an interval needs at least one value and a level between 0 and 1, got {n} and {level}")
     if n < 2:
         return values.mean(0), np.full(values.shape[1:], np.nan)
     return values.mean(0), t.ppf((1 + level) / 2, n - 1) * values.std(0, ddof=1) / np.sqrt(n)
