@@ -8,6 +8,7 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,12 @@ import torch
 from torch import Tensor
 
 from clbook import metrics
+
+SUMMARY = {
+    "accuracy": metrics.average_accuracy,
+    "forgetting": metrics.forgetting,
+    "bwt": metrics.backward_transfer,
+}
 
 
 @dataclass(frozen=True)
@@ -65,10 +72,11 @@ class Result:
         keep = [i for i, r in enumerate(self.runs) if all(k in r and r[k] == v for k, v in wanted.items())]
         if not keep:
             raise ValueError(f"no run has {wanted}; the runs are {self.runs}")
+        lists = {n: getattr(self, n) for n in ("runs", "theta", "thetas")}  # a loaded result holds no theta
         return replace(
             self,
             **{n: getattr(self, n)[keep] for n in ("R", "curve", "memory_bytes", "seconds")},
-            **{n: [getattr(self, n)[i] for i in keep] for n in ("runs", "theta", "thetas")},
+            **{n: [v[i] for i in keep] if v else [] for n, v in lists.items()},
         )
 
     def frame(self) -> pd.DataFrame:
@@ -83,36 +91,53 @@ class Result:
         return pd.DataFrame(rows)
 
     def summary(self) -> pd.DataFrame:
-        """A table with one row per method and its fields: accuracy, forgetting and backward transfer in percent, mean and 95 % interval."""
+        """A table with one row per method and its fields: the mean over seeds and its 95 % interval, in percent.
+
+        The columns are accuracy, forgetting and backward transfer; NaN where a run diverged.
+        """
         R, rows = 100 * self.R, []
         keys = [tuple((k, v) for k, v in r.items() if k != "seed") for r in self.runs]
         for key in dict.fromkeys(keys):
             picked = R[[i for i, k in enumerate(keys) if k == key]]
             row: dict[str, Any] = dict(key) | {"runs": len(picked)}
-            for name, f in (("accuracy", metrics.average_accuracy), ("forgetting", metrics.forgetting), ("bwt", metrics.backward_transfer)):
+            for name, f in SUMMARY.items():
                 row[name], row[f"{name} ±"] = (float(v) for v in metrics.interval(f(picked)))
             rows.append(row)
         return pd.DataFrame(rows)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write PATH.npz (numbers) and PATH.json (runs and provenance); theta is not written."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        numbers, words = _files(path)
+        numbers.parent.mkdir(parents=True, exist_ok=True)
         names = ("R", "curve", "curve_steps", "memory_bytes", "seconds")
-        np.savez_compressed(path.with_suffix(".npz"), **{n: getattr(self, n) for n in names})
+        np.savez_compressed(numbers, **{n: getattr(self, n) for n in names})
         text = {"runs": self.runs, "names": self.names, "info": self.info}
-        path.with_suffix(".json").write_text(json.dumps(text, indent=1) + "\n")
+        words.write_text(json.dumps(text, indent=1, default=_plain) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Result:
         """Read what `save` wrote."""
-        path = Path(path)
-        text = json.loads(path.with_suffix(".json").read_text())
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
+        numbers, words = _files(path)
+        text = json.loads(words.read_text(encoding="utf-8"))
+        text["runs"] = [{k: tuple(v) if isinstance(v, list) else v for k, v in r.items()} for r in text["runs"]]
+        with np.load(numbers, allow_pickle=False) as arrays:
             return cls(**{n: arrays[n] for n in arrays.files}, **text, theta=[], thetas=[])
 
 
-def provenance(training: Any, scenario: Any, device: torch.device, dtype: torch.dtype, seconds: float, net: Any) -> dict[str, Any]:
+def _files(path: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """PATH.npz and PATH.json; a PATH such as "lam-0.5" keeps its dot."""
+    stem = str(path).removesuffix(".npz").removesuffix(".json")
+    return Path(f"{stem}.npz"), Path(f"{stem}.json")
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy number as Python's own, which JSON knows; anything else as its text."""
+    return value.item() if isinstance(value, np.generic) else str(value)
+
+
+def provenance(
+    training: Any, scenario: Any, device: torch.device, dtype: torch.dtype, seconds: float, net: Any
+) -> dict[str, Any]:
     """Where numbers came from: settings, versions, device, wall time in seconds, git commit."""
     import clbook
 
@@ -133,6 +158,7 @@ def provenance(training: Any, scenario: Any, device: torch.device, dtype: torch.
     }
 
 
+@lru_cache
 def _commit() -> str | None:
     """The commit of the checkout this package lies in, if it lies in one."""
     here = Path(__file__).resolve().parent
