@@ -201,7 +201,7 @@ class _Stack:
         step = self._one_step(k)
         index = self._index(k)  # [R, S, B]
         for s in range(index.shape[1]):
-            self.theta, self.state = step(theta, self._batch(k, index[:, s]))
+            self.theta, self.state = step(theta, self._batch(k, index[:, s]), (s + 1) / index.shape[1])
             self.done_steps += 1
             if s % CHECK_EVERY == 0 or s == index.shape[1] - 1:
                 self._check_finite(k, s)
@@ -221,13 +221,13 @@ class _Stack:
             direction = self._plain_direction
         reacts = type(method).after_step is not Method.after_step
 
-        def step(theta: Tensor, batch: Batch) -> tuple[Tensor, State]:
+        def step(theta: Tensor, batch: Batch, done: float) -> tuple[Tensor, State]:
             theta.grad = direction(self.hyper, theta.detach(), self.state, batch)
             before = theta.detach().clone() if reacts else None
             opt.step()
             if not reacts:
                 return theta.detach(), self.state
-            taken = Step(before, theta.grad, self._eta(theta))
+            taken = Step(before, theta.grad, self._eta(theta), theta.new_full((runs,), done))
             new, state = after(self.hyper, theta.detach(), self.state, taken)
             theta.data.copy_(new)
             return theta.detach(), state
@@ -306,13 +306,11 @@ class _Stack:
         self.theta, self.state = torch.stack([t for t, _ in pairs]), self._restack([s for _, s in pairs])
 
     def _after(self, task: Any) -> None:
-        if type(self.method).after_task is not Method.after_task:
-            self.state = self._restack(
-                [
-                    m.after_task(self.net, self.theta[r], self._state(r), task, self.method_rng[r]) if self.alive[r] else self._state(r)
-                    for r, m in enumerate(self.methods)
-                ]
-            )
+        live = [r for r in range(len(self.jobs)) if self.alive[r]]
+        if live and type(self.method).after_task is not Method.after_task:
+            new = {r: self.methods[r].after_task(self.net, self.theta[r], self._state(r), task, self.method_rng[r]) for r in live}
+            # a run that diverged keeps the shapes of the others, which a method may change between tasks
+            self.state = self._restack([new.get(r, new[live[0]]) for r in range(len(self.jobs))])
         if self.keep:
             self.thetas.append(self.theta.cpu().clone())
 
@@ -417,6 +415,8 @@ def _check(scenario: Scenario, methods: list[Method], seeds: list[int]) -> None:
             raise ValueError(f"{m!r} is not a method: give an instance, such as clbook.methods.EWC(lam=100)")
         if m.needs_labels and scenario.loss != "classification":
             raise ValueError(f"{m.label} needs labels, and the tasks have none; use MAS, L2, generative replay or Finetune")
+        if m.needs_task and scenario.kind != "task":
+            raise ValueError(f'{m.label} must be told the task at test time: it needs kind="task", got kind="{scenario.kind}"')
     check(scenario)
 
 
@@ -439,8 +439,9 @@ def _groups(
     for i, (m, _) in enumerate(jobs):
         fixed = tuple((f.name, getattr(m, f.name)) for f in fields(m) if f.name not in m.hyper)
         alike.setdefault((type(m), fixed), []).append(i)
-    size = chunk or _fits(net, training.batch_size, device)
-    return [group[i : i + size] for group in alike.values() for i in range(0, len(group), size)]
+    fits = chunk or _fits(net, training.batch_size, device)
+    sizes = {key: fits if key[0].stacks else 1 for key in alike}
+    return [group[i : i + sizes[key]] for key, group in alike.items() for i in range(0, len(group), sizes[key])]
 
 
 def _fits(net: Net, batch_size: int, device: torch.device) -> int:

@@ -14,7 +14,7 @@ product a layer. Source: van de Ven 2025 (arXiv:2502.11756). Book: book/ewc, "Th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -62,22 +62,35 @@ def fisher(
 
 
 def mas_importance(
-    net: Net, theta: Float[Tensor, " P"], x: Float[Tensor, "N D"], *, mask: Bool[Tensor, " C"] | None = None, how: str = "auto"
+    net: Net,
+    theta: Float[Tensor, " P"],
+    x: Float[Tensor, "N D"],
+    *,
+    mask: Bool[Tensor, " C"] | None = None,
+    how: str = "auto",
+    per_output: bool = False,
 ) -> Float[Tensor, " P"]:
     """Memory aware synapses: Omega [P] = 1/N sum_n | d ||f(x_n; theta)||^2 / d theta |, no labels needed.
 
-    The absolute value is taken per sample. Outputs outside `mask` [C] are left out of the norm.
+    The absolute value is taken per sample. Outputs outside `mask` [C] are left out of the norm. With `per_output` each output
+    has its own gradient and backward pass: Omega = 1/N sum_n sqrt(sum_c (d f_c(x_n; theta) / d theta)^2).
     Source: Aljundi et al. 2018 (arXiv:1711.09601), section 4.1. Book: book/mas.
     """
     if len(x) == 0:
         raise ValueError("an importance needs at least one sample, got none")
+    if how not in WAYS:
+        raise ValueError(f"unknown way {how!r}: choose one of {', '.join(WAYS)}")
     mask = torch.ones(net(theta, x[:1]).shape[-1], dtype=torch.bool, device=x.device) if mask is None else mask
 
     def norm(outputs: Tensor) -> Tensor:
         return outputs[..., mask].square().sum(-1)
 
     if _use_outer(net, how):
-        parts = (_outer_abs(net, theta, x[s], norm) for s in _slices(len(x), CHUNK))
+        parts = (_outer_abs(net, theta, x[s], mask if per_output else norm) for s in _slices(len(x), CHUNK))
+    elif per_output:
+        jacobian = vmap(jacrev(lambda t, xn: net(t, xn[None])[0][mask]), (None, 0))
+        size = _per_chunk(net, int(mask.sum()))
+        parts = (jacobian(theta, x[s]).norm(dim=1).sum(0) for s in _slices(len(x), size))
     else:
         gradient = vmap(grad(lambda t, xn: norm(net(t, xn[None])).sum()), (None, 0))
         parts = (gradient(theta, x[s]).abs().sum(0) for s in _slices(len(x), _per_chunk(net, 1)))
@@ -174,10 +187,15 @@ def _squares_outer(net: Net, theta: Tensor, x: Tensor, y: Tensor | None, mask: T
     return _assemble(net, squares, [a.square() for a in inputs])
 
 
-def _outer_abs(net: Net, theta: Tensor, x: Tensor, scalar) -> Tensor:
-    """sum_n |g_n a_n^T| = |G|^T |A| for the gradient of `scalar` of the outputs."""
+def _outer_abs(net: Net, theta: Tensor, x: Tensor, scalar: Callable[[Tensor], Tensor] | Tensor) -> Tensor:
+    """sum_n |g_n a_n^T| = |G|^T |A| for the gradient of `scalar` of the outputs, or its length over the outputs in a mask."""
     inputs, outputs, logits = _record(net, theta, x)
-    signals = torch.autograd.grad(scalar(logits).sum(), outputs)
+    if isinstance(scalar, Tensor):
+        classes = scalar.nonzero().flatten().tolist()
+        each = [torch.autograd.grad(logits[:, c].sum(), outputs, retain_graph=True) for c in classes]
+        signals = [torch.stack(gs).norm(dim=0) for gs in zip(*each, strict=True)]  # |a_n| does not depend on the output
+    else:
+        signals = torch.autograd.grad(scalar(logits).sum(), outputs)
     return _assemble(net, [g.abs() for g in signals], [a.abs() for a in inputs])
 
 

@@ -86,6 +86,22 @@ class Net:
         """The task's own loss, averaged over the batch: masked cross-entropy, or squared error of the reconstruction."""
         return batch_loss(self(theta, batch.x, batch.gates), batch, self.loss_name)
 
+    def last(self, layers: int = 1, outputs: Tensor | None = None) -> Tensor:
+        """Which entries of theta [P] belong to the last `layers` layers; with `outputs` [C], of the very last only those rows.
+
+        Raises ValueError for fewer than one layer or more than there are.
+        """
+        layer_of = [name.rpartition(".")[0] for name in self.names]
+        order = list(dict.fromkeys(layer_of))
+        if not 1 <= layers <= len(order):
+            raise ValueError(f"this network has {len(order)} layers, so 1..{len(order)} can be chosen, got {layers}")
+        parts = {}
+        for name, shape, layer in zip(self.names, self.shapes, layer_of, strict=True):
+            parts[name] = torch.full(shape, layer in order[-layers:])
+            if outputs is not None and layer == order[-1]:
+                parts[name] &= outputs.cpu().view(-1, *[1] * (len(shape) - 1))
+        return self.flatten(parts)
+
     def dropout(self, shape: tuple[int, ...], generator: torch.Generator) -> Gates:
         """One random gate [*shape, width] per layer that has dropout: 0 with probability p, else 1 / (1 - p)."""
         return {

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clbook.method import Spring, State
 from clbook.net import Net
-from clbook.scenarios import Task
+from clbook.scenarios import Scenario, Task
 
 
 @dataclass(frozen=True)
@@ -25,3 +25,6 @@ class L2(Spring):
 
     def consolidate(self, state: State, omega: Tensor, theta: Tensor) -> State:
         return {"omega": omega, "theta_star": theta}
+
+    def memory_bytes(self, state: State, scenario: Scenario) -> int:
+        return super().memory_bytes({"theta_star": state["theta_star"]}, scenario)  # the ones need no memory
