@@ -24,11 +24,15 @@ State = dict[str, Tensor]
 
 
 class Step(NamedTuple):
-    """What the optimiser just did: theta before it [P], the gradient it took [P], and eta, its step size ([] or [P])."""
+    """What the optimiser just did: theta before it [P], the gradient it took [P], and eta, its step size ([] or [P]).
+
+    `done` [] is the share of the task's steps taken so far, in (0, 1].
+    """
 
     before: Tensor
     grad: Tensor
     eta: Tensor
+    done: Tensor = torch.ones(())
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Method:
     sees: ClassVar[str] = "task"  # where training batches come from: "task" (the current one), "seen" or "all"
     needs_labels: ClassVar[bool] = False
     needs_task: ClassVar[bool] = False  # predict looks at batch.task, so it works only where the test tells the task
+    stacks: ClassVar[bool] = True  # False: every run trains by itself, and no hook runs under vmap
 
     def extend(self, net: Net, scenario: Scenario) -> Net:
         """The network this method trains, before anything starts (default: the one given)."""
