@@ -1,30 +1,48 @@
 """One file per method. Book: book/families."""
 
+from clbook.methods.dual import CLSER, FastWeights
 from clbook.methods.ewc import EWC
 from clbook.methods.finetune import Cumulative, Finetune, Joint
+from clbook.methods.gating import HAT, XdG
+from clbook.methods.gem import AGEM, GEM
+from clbook.methods.generative import DGR
 from clbook.methods.imm import IMM, Average
+from clbook.methods.kwta import KWTA
 from clbook.methods.l2 import L2
 from clbook.methods.lwf import LwF
 from clbook.methods.mas import MAS
+from clbook.methods.packnet import PackNet
 from clbook.methods.progressive import Progressive
+from clbook.methods.replay import ER, DERpp
 from clbook.methods.rwalk import RWalk
 from clbook.methods.separate import Separate
 from clbook.methods.si import SI
 from clbook.methods.transfer import FeatureExtraction
 
 __all__ = [
+    "AGEM",
+    "CLSER",
+    "DGR",
+    "ER",
     "EWC",
+    "GEM",
+    "HAT",
     "IMM",
+    "KWTA",
     "L2",
     "MAS",
     "SI",
     "Average",
     "Cumulative",
+    "DERpp",
+    "FastWeights",
     "FeatureExtraction",
     "Finetune",
     "Joint",
     "LwF",
+    "PackNet",
     "Progressive",
     "RWalk",
     "Separate",
+    "XdG",
 ]
