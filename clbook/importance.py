@@ -45,18 +45,22 @@ def fisher(
     mask [C] says which outputs belong to the task (default: all). `y` is needed for "empirical" and "batched", `rng` for
     "sampled", `batch_size` B for "batched". `how`: "outer" (Linear layers only), "definition", or "auto", whichever fits.
 
-    Raises ValueError for an unknown kind, missing labels or generator, no samples, or a network without class probabilities.
+    Raises ValueError for an unknown kind, labels that are missing or outside the mask, a missing generator, no samples, or a
+    network without class probabilities.
     Source: Kirkpatrick et al. 2017; van de Ven 2025, eqs. 4-8. Book: book/ewc, "The Fisher information".
     """
     _check(net, x, y, kind, how, rng)
     mask = torch.ones(net(theta, x[:1]).shape[-1], dtype=torch.bool, device=x.device) if mask is None else mask
+    if kind in ("empirical", "batched") and not bool(mask[y].all()):
+        allowed = mask.nonzero().flatten().tolist()
+        raise ValueError(f"label {int(y[~mask[y]][0])} is not among the outputs of the mask, {allowed}")
     if kind == "batched":
         return _batched(net, theta, x, y, mask, batch_size)
     if kind == "sampled":
         y = _sample(net, theta, x, mask, rng)
     elif kind == "exact":
         y = None
-    one = _squares_outer if _use_outer(net, how) else _squares_definition
+    one = _squares_outer if _use_outer(net, theta, x, how) else _squares_definition
     total = sum(one(net, theta, x[s], None if y is None else y[s], mask) for s in _slices(len(x), CHUNK))
     return total / len(x)
 
@@ -85,7 +89,7 @@ def mas_importance(
     def norm(outputs: Tensor) -> Tensor:
         return outputs[..., mask].square().sum(-1)
 
-    if _use_outer(net, how):
+    if _use_outer(net, theta, x, how):
         parts = (_outer_abs(net, theta, x[s], mask if per_output else norm) for s in _slices(len(x), CHUNK))
     elif per_output:
         jacobian = vmap(jacrev(lambda t, xn: net(t, xn[None])[0][mask]), (None, 0))
@@ -100,7 +104,9 @@ def mas_importance(
 def fisher_overlap(f1: Float[Tensor, " P"], f2: Float[Tensor, " P"]) -> float:
     """How much two diagonal Fishers weigh the same parameters: 1 the same, 0 none in common.
 
-    With both scaled to unit trace, overlap = 1 - d^2 with d^2 = 1/2 || sqrt(F1) - sqrt(F2) ||^2, which is sum_i sqrt(F1_i F2_i).
+    With both scaled to unit trace, overlap = 1 - d^2 with d^2 = 1/2 || sqrt(F1) - sqrt(F2) ||^2 = 1 - sum_i sqrt(F1_i F2_i).
+
+    Raises ValueError for a Fisher that is negative anywhere or zero everywhere.
     Source: Kirkpatrick et al. 2017, section 4.3 of the supplement (printed there without the square). Book: notebooks/03_ewc.
     """
     if min(f1.min(), f2.min()) < 0 or min(f1.sum(), f2.sum()) <= 0:
@@ -126,11 +132,16 @@ def _check(net: Net, x: Tensor, y: Tensor | None, kind: str, how: str, rng: torc
         raise ValueError("the sampled Fisher draws labels: give it rng, a torch.Generator")
 
 
-def _use_outer(net: Net, how: str) -> bool:
-    linear = sum(p.numel() for m in net.module.modules() if isinstance(m, nn.Linear) for p in m.parameters())
-    if how == "outer" and linear != net.n_params:
-        raise ValueError('how="outer" needs every parameter in a Linear layer; use how="definition"')
-    return how != "definition" and linear == net.n_params
+def _use_outer(net: Net, theta: Tensor, x: Tensor, how: str) -> bool:
+    if how == "definition":
+        return False
+    try:
+        _record(net, theta, x[:1])
+    except ValueError:
+        if how == "outer":
+            raise
+        return False
+    return True
 
 
 def _sample(net: Net, theta: Tensor, x: Tensor, mask: Tensor, rng: torch.Generator | None) -> Tensor:
@@ -164,8 +175,8 @@ def _batched(net: Net, theta: Tensor, x: Tensor, y: Tensor | None, mask: Tensor,
     def loss(t: Tensor, xb: Tensor, yb: Tensor) -> Tensor:
         return nn.functional.cross_entropy(masked(net(t, xb), mask), yb)
 
-    squares = [grad(loss)(theta, x[s], y[s]).square() for s in _slices(len(x), batch_size)]
-    return torch.stack(squares).mean(0)
+    batches = list(_slices(len(x), batch_size))
+    return sum(grad(loss)(theta, x[s], y[s]).square() for s in batches) / len(batches)
 
 
 # by the outer product --------------------------------------------------------------------------------------------------
@@ -200,15 +211,17 @@ def _outer_abs(net: Net, theta: Tensor, x: Tensor, scalar: Callable[[Tensor], Te
 
 
 def _record(net: Net, theta: Tensor, x: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """The inputs A [N, in] and outputs Z [N, out] of every Linear layer, and the network's outputs [N, C]."""
-    inputs: list[Tensor] = []
-    outputs: list[Tensor] = []
+    """The inputs A [N, in] and outputs Z [N, out] of every Linear layer, and the network's outputs [N, C].
 
-    def hook(_: nn.Module, args: tuple[Tensor, ...], z: Tensor) -> None:
-        inputs.append(args[0].detach())
-        outputs.append(z)
+    Raises ValueError where the identity does not hold.
+    """
+    calls: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
 
-    layers = [m for m in net.module.modules() if isinstance(m, nn.Linear)]
+    def hook(layer: nn.Module, args: tuple[Tensor, ...], z: Tensor) -> Tensor:
+        calls.setdefault(layer, []).append((args[0].detach(), z))
+        return z.clone()  # what follows may change its input in place, as ReLU(inplace=True) does, and z must stay
+
+    layers = [layer for _, layer in _linear_layers(net)]
     handles = [layer.register_forward_hook(hook) for layer in layers]
     try:
         with torch.enable_grad():
@@ -217,18 +230,23 @@ def _record(net: Net, theta: Tensor, x: Tensor) -> tuple[list[Tensor], list[Tens
     finally:
         for handle in handles:
             handle.remove()
-    if len(outputs) != len(layers) or any(a.dim() != 2 for a in inputs):
-        raise ValueError('the outer product needs every Linear layer used once on [N, in] inputs; use how="definition"')
-    return inputs, outputs, logits
+    linear = sum(p.numel() for layer in layers for p in layer.parameters())
+    if linear != net.n_params or any(len(calls.get(m, ())) != 1 or calls[m][0][0].dim() != 2 for m in layers):
+        raise ValueError(
+            'how="outer" needs every parameter in a Linear layer, and each layer used once on [N, in] inputs; '
+            'use how="definition"'
+        )
+    return [calls[layer][0][0] for layer in layers], [calls[layer][0][1] for layer in layers], logits
 
 
 def _assemble(net: Net, signals: list[Tensor], inputs: list[Tensor]) -> Tensor:
     """One flat vector [P] from per-layer signals [N, out] and inputs [N, in]."""
     parts = {}
     for (name, layer), g, a in zip(_linear_layers(net), signals, inputs, strict=True):
-        parts[f"{name}.weight"] = g.T @ a  # [out, in]
+        prefix = f"{name}." if name else ""  # the module itself may be the Linear layer
+        parts[f"{prefix}weight"] = g.T @ a  # [out, in]
         if layer.bias is not None:
-            parts[f"{name}.bias"] = g.sum(0)
+            parts[f"{prefix}bias"] = g.sum(0)
     return net.flatten(parts)
 
 
