@@ -1,7 +1,8 @@
 """One function per kind of figure: data first, then keywords, `ax=None`; each returns the Axes.
 
-Figures are drawn on white with dark text, so that they read the same on a light and on a dark page, and with letters large enough
-for a phone. Colours are colour-blind safe, and a method has the same one everywhere.
+Figures are drawn on white with dark text, so that they read the same on a light and on a dark page, and with letters large
+enough for a phone. Colours are colour-blind safe, and a method, a task or a scenario has the same one everywhere.
+Book: every notebook.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from clbook import metrics
 from clbook.result import Result
@@ -23,6 +25,9 @@ COLOURS = {
     "SGD": "#555555", "Finetune": "#555555", "Fine-tuning": "#555555", "Joint": "#000000", "L2": PALETTE[1], "EWC": PALETTE[0],
     "online EWC": PALETTE[9], "SI": PALETTE[2], "MAS": PALETTE[4], "RWalk": PALETTE[5], "LwF": PALETTE[3], "ER": PALETTE[8],
     "A-GEM": PALETTE[6], "DGR": PALETTE[7],
+    # the first tasks of a notebook by their names, and the three scenarios: Paul Tol's muted colours, used by no method
+    "task A": "#332288", "task B": "#CC6677", "task C": "#44AA99",
+    "task-incremental": "#117733", "domain-incremental": "#999933", "class-incremental": "#882255",
 }  # fmt: skip
 
 
@@ -32,16 +37,17 @@ def use_style() -> None:
         context="notebook",
         style="whitegrid",
         palette=PALETTE,
-        font_scale=1.05,
+        font_scale=1.1,
         rc={
-            "figure.figsize": (7, 4), "figure.dpi": 110, "figure.facecolor": "white", "savefig.facecolor": "white",
-            "axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True, "image.cmap": "viridis",
+            "figure.figsize": (6.4, 4), "figure.dpi": 130, "figure.facecolor": "white", "savefig.facecolor": "white",
+            "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 2,
+            "image.cmap": "viridis",
         },
     )  # fmt: skip
 
 
 def colour(label: str) -> str:
-    """The colour of a method, by the first known name the label starts with."""
+    """The colour of a method, task or scenario, by the longest known name the label starts with."""
     known = [name for name in COLOURS if label.startswith(name)]
     return COLOURS[max(known, key=len)] if known else PALETTE[sum(map(ord, label)) % len(PALETTE)]
 
@@ -90,6 +96,29 @@ def average_so_far(results: Mapping[str, Result], *, ax: Axes | None = None, lev
     return ax
 
 
+def lines(
+    x: Sequence[float],
+    values: Mapping[str, np.ndarray],
+    *,
+    ax: Axes | None = None,
+    xlabel: str,
+    ylabel: str,
+    level: float = 0.95,
+    **style: Any,
+) -> Axes:
+    """A line per label: the mean of its values [runs, X] against x [X], its interval shaded where there are several runs.
+
+    `style` goes to Axes.plot for every line.
+    """
+    ax = _axes(ax)
+    for label, v in values.items():
+        _band(ax, np.asarray(x), np.atleast_2d(v), label, level, **style)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    if len(values) > 1:
+        ax.legend()
+    return ax
+
+
 def bars(values: Mapping[str, Sequence[float]], *, ax: Axes | None = None, unit: str = "accuracy (%)") -> Axes:
     """One bar per label with the mean of its values and their 95 % interval."""
     ax = _axes(ax)
@@ -102,16 +131,28 @@ def bars(values: Mapping[str, Sequence[float]], *, ax: Axes | None = None, unit:
     return ax
 
 
-def images(x: np.ndarray, shape: tuple[int, ...], *, titles: Sequence[str] | None = None, columns: int = 8) -> Any:
-    """Flat grey images x [N, D] side by side; returns the Figure."""
-    rows = -(-len(x) // columns)
-    figure, axes = plt.subplots(rows, min(columns, len(x)), figsize=(7, 7 / columns * rows * (1.2 if titles else 1)), squeeze=False)
+def images(
+    x: np.ndarray,
+    shape: tuple[int, ...],
+    *,
+    titles: Sequence[str] | None = None,
+    rows: Sequence[str] | None = None,
+    columns: int = 8,
+) -> Figure:
+    """Flat grey images x [N, D] side by side, a title over each and a word before each row if given; returns the Figure."""
+    n_rows, width = -(-len(x) // columns), 6.4
+    side = (width - (1.3 if rows else 0)) / min(columns, len(x))
+    figure, axes = plt.subplots(
+        n_rows, min(columns, len(x)), figsize=(width, side * n_rows * (1.25 if titles else 1)), squeeze=False
+    )  # fmt: skip
     for i, ax in enumerate(axes.flat):
-        ax.axis("off")
+        ax.set(xticks=[], yticks=[], frame_on=False)
         if i < len(x):
             ax.imshow(np.asarray(x[i]).reshape(shape[-2:]), cmap="gray_r", vmin=0, vmax=1)
-            if titles:
-                ax.set_title(titles[i], fontsize=11)
+        if i < len(x) and titles:
+            ax.set_title(titles[i], fontsize=13)
+    for word, ax in zip(rows or [], axes[:, 0], strict=False):
+        ax.set_ylabel(word, rotation=0, ha="right", va="center", fontsize=13)
     return figure
 
 
