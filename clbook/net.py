@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -41,13 +41,15 @@ class Net:
     `net(theta, x)` are the outputs for x [B, D] with parameters theta [P]; `net.init(seed)` is a fresh theta. `factory`
     builds the module. Every parameter must be used in the forward pass.
 
-    Raises ValueError for layers with running statistics (BatchNorm) or with randomness of their own (Dropout): with
-    them the outputs are no function of theta and x alone.
+    Raises ValueError for layers with statistics over a batch (BatchNorm) or with randomness of their own (Dropout): with
+    them the outputs are no function of theta and x alone. So does a module in place of a factory.
     """
 
     def __init__(self, factory: Callable[[], nn.Module], loss: str = "classification") -> None:
         if loss not in LOSSES:
             raise ValueError(f"unknown loss {loss!r}: choose one of {', '.join(LOSSES)}")
+        if isinstance(factory, nn.Module):
+            raise ValueError(f"give a function that builds the network, lambda: {type(factory).__name__}(...), not the network")
         self.factory, self.loss_name = factory, loss
         with torch.random.fork_rng(devices=[]):
             self.module = factory().eval()
@@ -65,8 +67,11 @@ class Net:
     def init(self, seed: int) -> Float[Tensor, " P"]:
         """A fresh theta [P], drawn by the module's own initialisation; it depends on the seed alone."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return torch.cat([p.detach().flatten() for p in self.factory().parameters()])
+            torch.random.default_generator.manual_seed(seed)
+            module = self.factory()
+        if module is self.module:
+            raise ValueError("the factory gives the same module twice, so every seed would start alike; it must build a new one")
+        return torch.cat([p.detach().flatten() for p in module.parameters()])
 
     def unflatten(self, theta: Float[Tensor, " P"]) -> dict[str, Tensor]:
         """theta [P] cut into the module's named parameters; views, no copies."""
@@ -86,7 +91,7 @@ class Net:
         """The task's own loss, averaged over the batch: masked cross-entropy, or squared error of the reconstruction."""
         return batch_loss(self(theta, batch.x, batch.gates), batch, self.loss_name)
 
-    def last(self, layers: int = 1, outputs: Tensor | None = None) -> Tensor:
+    def last(self, layers: int = 1, outputs: Bool[Tensor, " C"] | None = None) -> Bool[Tensor, " P"]:
         """Which entries of theta [P] belong to the last `layers` layers; with `outputs` [C], of the very last only those rows.
 
         Raises ValueError for fewer than one layer or more than there are.
@@ -95,12 +100,11 @@ class Net:
         order = list(dict.fromkeys(layer_of))
         if not 1 <= layers <= len(order):
             raise ValueError(f"this network has {len(order)} layers, so 1..{len(order)} can be chosen, got {layers}")
-        parts = {}
-        for name, shape, layer in zip(self.names, self.shapes, layer_of, strict=True):
-            parts[name] = torch.full(shape, layer in order[-layers:])
-            if outputs is not None and layer == order[-1]:
-                parts[name] &= outputs.cpu().view(-1, *[1] * (len(shape) - 1))
-        return self.flatten(parts)
+        parts = [torch.full(shape, layer in order[-layers:]) for shape, layer in zip(self.shapes, layer_of, strict=True)]
+        if outputs is not None:
+            for part, layer in zip(parts, layer_of, strict=True):
+                part &= outputs.cpu().view(-1, *[1] * (part.dim() - 1)) if layer == order[-1] else torch.tensor(True)
+        return torch.cat([part.flatten() for part in parts])
 
     def dropout(self, shape: tuple[int, ...], generator: torch.Generator) -> Gates:
         """One random gate [*shape, width] per layer that has dropout: 0 with probability p, else 1 / (1 - p)."""
@@ -123,18 +127,19 @@ def batch_loss(outputs: Tensor, batch: Batch, loss: str = "classification") -> T
 
 
 def masked(outputs: Tensor, mask: Tensor) -> Tensor:
-    """Outputs [B, C] with those that do not count (mask [C] or [B, C] False) at minus infinity, so that softmax ignores them."""
+    """Outputs [B, C] with those that do not count (mask [C] or [B, C] False) at minus infinity: softmax ignores them."""
     return outputs.masked_fill(~mask, -math.inf)
 
 
 def mlp(n_in: int, n_out: int, hidden: Sequence[int] = (400, 400), dropout: tuple[float, float] = (0.0, 0.0)) -> Net:
     """A fully connected ReLU network n_in - hidden - n_out with PyTorch's own initialisation.
 
-    `dropout` = (p on the input, p on every hidden layer), active in training only.
+    `dropout` = (p on the input, p on every hidden layer), active in training only. Raises ValueError for a layer without
+    units and for probabilities outside [0, 1).
     """
     if min([n_in, n_out, *hidden]) < 1:
         raise ValueError(f"every layer needs at least one unit, got {[n_in, *hidden, n_out]}")
-    if not all(0 <= p < 1 for p in dropout):
+    if len(dropout) != 2 or not all(0 <= p < 1 for p in dropout):
         raise ValueError(f"dropout must be two probabilities in [0, 1), got {dropout}")
 
     def factory() -> nn.Module:
@@ -147,7 +152,12 @@ def mlp(n_in: int, n_out: int, hidden: Sequence[int] = (400, 400), dropout: tupl
 
 
 def cnn(shape: tuple[int, int, int], n_out: int, channels: Sequence[int] = (16, 32), hidden: int = 128) -> Net:
-    """A small convolutional network for flat images [B, D] of the given shape: 3x3 convolutions, each halved by pooling."""
+    """A small convolutional network for flat images [B, D] of the given shape: 3x3 convolutions, each halved by pooling.
+
+    Raises ValueError for images too small to be halved once a layer.
+    """
+    if min(shape[1:]) < 2 ** len(channels):
+        raise ValueError(f"{len(channels)} poolings need images of at least {2 ** len(channels)} pixels a side, got {shape}")
 
     def factory() -> nn.Module:
         layers: list[nn.Module] = [nn.Unflatten(1, shape)]
@@ -169,10 +179,10 @@ def default_net(scenario: Scenario, hidden: Sequence[int] = (400, 400)) -> Net:
 def _check_layers(module: nn.Module) -> None:
     for name, layer in module.named_modules():
         kind = type(layer).__name__
-        if getattr(layer, "running_mean", None) is not None:
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) or getattr(layer, "running_mean", None) is not None:
             raise ValueError(
-                f"layer {name!r} ({kind}) keeps running statistics, so the outputs are no function of theta alone; "
-                "use GroupNorm or LayerNorm, or track_running_stats=False"
+                f"layer {name!r} ({kind}) takes statistics over a batch, so the outputs are no function of theta and x alone; "
+                "use GroupNorm or LayerNorm, which look at one sample"
             )
         if isinstance(layer, nn.modules.dropout._DropoutNd):
             raise ValueError(f"layer {name!r} ({kind}) draws random numbers of its own; use mlp(..., dropout=(p, p)) or a Gate")
