@@ -70,7 +70,9 @@ class Net:
             torch.random.default_generator.manual_seed(seed)
             module = self.factory()
         if module is self.module:
-            raise ValueError("the factory gives the same module twice, so every seed would start alike; it must build a new one")
+            raise ValueError(
+                "the factory gives the same module twice, so every seed would start alike; it must build a new one"
+            )
         return torch.cat([p.detach().flatten() for p in module.parameters()])
 
     def unflatten(self, theta: Float[Tensor, " P"]) -> dict[str, Tensor]:
