@@ -58,4 +58,4 @@ class EWC(Spring):
         if self.consolidation == "separate":
             return merge(state, omega, theta)
         decay = self.gamma if self.consolidation == "online" else 1.0
-        return {"omega": decay * state["omega"] + omega, "theta_star": theta}
+        return state | {"omega": decay * state["omega"] + omega, "theta_star": theta}

@@ -15,13 +15,19 @@ class Finetune(Method):
 
 @dataclass(frozen=True)
 class Joint(Method):
-    """Train on the data of all tasks at once, from the start: the upper bound, and no continual learning at all."""
+    """Train on the data of all tasks at once, from the start: the upper bound, and no continual learning at all.
+
+    Each task's turn draws as many batches as any method gets for it, from all tasks alike and with all outputs.
+    """
 
     sees: ClassVar[str] = "all"
 
 
 @dataclass(frozen=True)
 class Cumulative(Method):
-    """Train on the data of all tasks seen so far: what unlimited memory would allow."""
+    """Train on the data of all tasks seen so far: what unlimited memory would allow.
+
+    Each task's turn draws as many batches as any method gets for it, so the passes over the growing data grow fewer.
+    """
 
     sees: ClassVar[str] = "seen"

@@ -24,7 +24,7 @@ class L2(Spring):
         return torch.ones_like(theta)
 
     def consolidate(self, state: State, omega: Tensor, theta: Tensor) -> State:
-        return {"omega": omega, "theta_star": theta}
+        return state | {"omega": omega, "theta_star": theta}
 
     def memory_bytes(self, state: State, scenario: Scenario) -> int:
         return super().memory_bytes({"theta_star": state["theta_star"]}, scenario)  # the ones need no memory
