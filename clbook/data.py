@@ -91,7 +91,7 @@ def load(name: str, root: str | Path | None = None) -> Data:
     if name not in CHECKSUMS:
         raise ValueError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
     folder = data_dir() if root is None else Path(root).expanduser()
-    if not all((folder / file).exists() for file in CHECKSUMS[name]):
+    if not all((folder / file).is_file() for file in CHECKSUMS[name]):
         _download(name, folder)
     for file, md5 in CHECKSUMS[name].items():
         _check(folder / file, md5)

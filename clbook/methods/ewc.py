@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar
 
 import torch
@@ -47,8 +48,8 @@ class EWC(Spring):
             raise ValueError(f"EWC.consolidation must be one of {', '.join(CONSOLIDATIONS)}, got {self.consolidation!r}")
         if self.kind not in FISHERS:
             raise ValueError(f"EWC.kind must be one of {', '.join(FISHERS)}, got {self.kind!r}")
-        if self.n_samples < 1:
-            raise ValueError(f"EWC.n_samples must be at least 1, got {self.n_samples}")
+        if not isinstance(self.n_samples, Integral) or self.n_samples < 1:
+            raise ValueError(f"EWC.n_samples must be a whole number of at least 1, got {self.n_samples!r}")
 
     def importance(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> Tensor:
         rows = torch.randperm(len(task.x), generator=rng)[: self.n_samples].to(task.x.device)
