@@ -1,0 +1,53 @@
+# The commands of this book; `make help` lists them.
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+
+.DEFAULT_GOAL := help
+.PHONY: help book test figures test-mnist lint clean
+.DELETE_ON_ERROR:
+
+help:  ## list these commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+book: $(INSTALLED)  ## build the book from the stored outputs into _build/html
+	@rm -rf _build/html _build/.doctrees  # a page that warned once must warn again
+	@$(BIN)/jupyter-book build . -W -n --keep-going
+	@echo "The book: $(CURDIR)/_build/html/index.html"
+
+test: $(INSTALLED)  ## every test: the package, the notebooks on small data, the built book
+	CLBOOK_PRESET=quick $(BIN)/pytest --nbval-lax tests notebooks
+
+figures: $(INSTALLED)  ## run every notebook at book size and store its outputs (NOTEBOOKS=... for some)
+	CLBOOK_PRESET=book $(BIN)/python notebooks/execute.py $(NOTEBOOKS)
+
+test-mnist: $(INSTALLED)  ## run the cells of every notebook at book size, on MNIST and Fashion-MNIST
+	CLBOOK_PRESET=book $(BIN)/pytest --nbval-lax $(NOTEBOOKS)
+
+lint: $(INSTALLED)  ## the style checks
+	$(BIN)/ruff check .
+
+clean:  ## remove everything that was built or installed here
+	rm -rf _build $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+# Once; again when what is to be installed changes.
+$(INSTALLED): requirements.txt pyproject.toml | $(BIN)/pip
+	@echo "Installing what the book needs into $(VENV), once: some minutes and 6 GB, most of it PyTorch."
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+# The first Python that works. PYTHON=... names another.
+$(BIN)/pip:
+	@for python in $(or $(PYTHON),$(PYTHONS)); do \
+	  $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null || continue; \
+	  $$python -c 'import ensurepip, venv' 2>/dev/null || \
+	    { echo "$$python cannot make a virtual environment here. Install it with: apt install python3-venv" >&2; exit 1; }; \
+	  $$python -m venv $(VENV) && exit 0; \
+	  rm -rf $(VENV); echo "$$python could not make $(VENV)." >&2; exit 1; \
+	done; \
+	echo "No Python 3.11 to 3.14 found (looked for: $(or $(PYTHON),$(PYTHONS)))." >&2; \
+	echo "Install one with: apt install python3 python3-venv" >&2; exit 1
