@@ -58,7 +58,7 @@ class PackNet(Method):
         theta = torch.where(state["owner"] == state["task"], theta, step.before)
         if state["pruned"] or step.done < self.train:
             return theta, state
-        gone = smallest(theta, state["owner"] == state["task"], state["layer"], self.prune)
+        gone = smallest(theta, state["owner"] == state["task"], state["layer"], float(self.prune))
         owner = state["owner"].masked_fill(gone, 0)
         return theta.masked_fill(gone, 0), state | {"owner": owner, "pruned": torch.ones_like(state["pruned"])}
 
@@ -77,5 +77,5 @@ def smallest(theta: Float[Tensor, " P"], mine: Bool[Tensor, " P"], layer: Tensor
     for i in layer.unique().tolist():
         index = (mine & (layer == i)).nonzero().squeeze(1)
         if i >= 0:
-            gone[index[theta[index].abs().argsort()[: round(float(share) * len(index))]]] = True
+            gone[index[theta[index].abs().argsort()[: round(share * len(index))]]] = True
     return gone
