@@ -14,7 +14,7 @@ from pages import ROOT, Built
 
 # Before anything imports clbook: every annotation such as Float[Tensor, "B C"] is then checked at run time.
 assert "clbook" not in sys.modules, "clbook was imported too early to be checked"
-install_import_hook("clbook", "beartype.beartype")
+install_import_hook("clbook", "checked.checked")
 
 matplotlib.use("agg")
 
