@@ -81,7 +81,7 @@ def test_split_deals_out_the_classes_in_order() -> None:
 
 def test_split_leaves_no_sample_out_and_takes_none_twice() -> None:
     s = split(clouds(n=61, classes=4), 4)
-    assert sorted(sum(rows_of(s), [])) == list(range(61))
+    assert torch.cat(s.rows).sort().values.tolist() == list(range(61))
 
 
 # permutations ----------------------------------------------------------------------------------------------------------
@@ -259,12 +259,12 @@ def changed(d: Data, name: str, index: object, value: float) -> Data:
     [
         (lambda d: permuted(changed(d, "x", (3, 2), float("nan")), 2), "1 of 60 training inputs hold NaN"),
         (lambda d: permuted(changed(d, "x_test", slice(0, 2), float("inf")), 2), "2 of 30 test inputs hold NaN or infinity"),
-        (lambda d: permuted(changed(d, "y", 5, 4), 2), r"1 of 60 training labels are out of range, such as 4; allowed are 0\.\.3"),
+        (lambda d: permuted(changed(d, "y", 5, 4), 2), r"1 of 60 training labels .* such as 4; allowed are 0\.\.3"),
         (lambda d: permuted(changed(d, "y_test", 5, -1), 2), r"test labels are out of range, such as -1; allowed are 0\.\.3"),
         (lambda d: split(changed(d, "y", 5, 11), 2), r"training labels are out of range, such as 11"),
         (lambda d: split(replace(d, y=d.y % 2), 2), r"task 1 \(2/3\) has no training samples"),
         (lambda d: split(replace(d, y_test=d.y_test % 2), 2), r"task 1 \(2/3\) has no test samples"),
-        (lambda d: replace(permuted(d, 2), relabel=torch.tensor([[0, 1, -1, 3]] * 2)), r"task 0 \(original\) has samples of a class"),
+        (lambda d: replace(permuted(d, 2), relabel=torch.tensor([[0, 1, -1, 3]] * 2)), "task 0 .* samples of a class"),
         (lambda d: permuted(replace(d, y=None), 2), "no labels"),
         (lambda d: split(d.subset(1), 4, kind="class"), "has no training samples"),
     ],
