@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clbook.importance import fisher
-from clbook.method import State, merge
+from clbook.method import Method, State, merge
 from clbook.methods.l2 import L2
 from clbook.net import Net
 from clbook.scenarios import Batch, Scenario, Task
@@ -70,7 +70,7 @@ class IMM(L2):
 
     def memory_bytes(self, state: State, scenario: Scenario) -> int:
         kept = ["merged"] + ["weight"] * (self.how == "mode") + ["origin"] * (self.transfer == "none")
-        return super().memory_bytes({k: state[k] for k in kept}, scenario)
+        return Method.memory_bytes(self, {k: state[k] for k in kept}, scenario)
 
 
 @dataclass(frozen=True)
