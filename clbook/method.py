@@ -169,7 +169,7 @@ class Spring(Method):
 def proximal(theta: Tensor, state: State, strength: Tensor) -> Tensor:
     """The exact step of the springs: argmin_t |t - theta|^2 / 2 + sum strength/2 Omega (t - theta*)^2.
 
-    Written as a step of weight w = s Omega / (1 + s Omega) in [0, 1) from theta towards theta*, it cannot overflow.
+    Written as a step of weight w = s Omega / (1 + s Omega) in [0, 1] from theta towards theta*: it never goes past it.
     """
     pull = strength * state["omega"]
     return torch.lerp(theta, state["theta_star"], pull / (1 + pull))
