@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -75,12 +75,12 @@ class Net:
             )
         return torch.cat([p.detach().flatten() for p in module.parameters()])
 
-    def unflatten(self, theta: Float[Tensor, " P"]) -> dict[str, Tensor]:
+    def unflatten(self, theta: Shaped[Tensor, " P"]) -> dict[str, Tensor]:
         """theta [P] cut into the module's named parameters; views, no copies."""
         parts = theta.split(self.sizes)
         return {n: p.view(s) for n, p, s in zip(self.names, parts, self.shapes, strict=True)}
 
-    def flatten(self, parameters: dict[str, Tensor]) -> Float[Tensor, " P"]:
+    def flatten(self, parameters: dict[str, Tensor]) -> Shaped[Tensor, " P"]:
         """Named parameters, or values shaped like them, joined into one vector [P]."""
         return torch.cat([parameters[n].reshape(-1) for n in self.names])
 
