@@ -11,12 +11,14 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -111,13 +113,16 @@ def reproduce(
     sizes = sizes if seeds is None else replace(sizes, seeds=seeds)
     if sizes.seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {sizes.seeds}")
-    settings, out = settings_of(sizes), Path(out)
+    data, out = chosen.load(sizes.data), Path(out)
+    settings = settings_of(sizes) | {"data": data.name}
     key = hashlib.sha256(json.dumps([chosen.name, settings], sort_keys=True).encode()).hexdigest()[:8]
-    setting = Setting(sizes, chosen.load(sizes.data), out / ".work" / f"{name}-{key}", device, progress)
+    setting = Setting(sizes, data, out / ".work" / f"{name}-{key}", device, progress)
     results, arrays, ours = experiment.compute(setting)
-    report = Report(name, chosen.name, settings, results, arrays, ours, _provenance(results, setting.data))
+    report = Report(name, chosen.name, settings, results, arrays, ours, _provenance(results, data))
     report.save(out / name, experiment)
-    experiment.draw(report).savefig(out / f"{name}.png", dpi=150)
+    with rc_context():
+        plots.use_style()
+        experiment.draw(report).savefig(out / f"{name}.png", dpi=150)
     shutil.rmtree(setting.work, ignore_errors=True)
     if not quiet:
         size = f"preset {chosen.name}, {sizes.seeds} seeds, {report.info['seconds']:.0f} s"
@@ -131,6 +136,20 @@ def find(name: str) -> Experiment:
     if name not in EXPERIMENTS:
         raise ValueError(f"unknown experiment {name!r}: choose one of {', '.join(EXPERIMENTS)}")
     return EXPERIMENTS[name]
+
+
+def stored(name: str) -> Report:
+    """The numbers of the named experiment as they lie in the repository's results/, with their provenance.
+
+    Where the package was installed without the repository there are none: then the experiment is computed at the quick
+    size, and the report says so in its `preset`. Raises ValueError for an unknown name.
+    """
+    find(name)
+    path = Path(__file__).resolve().parents[1] / "results" / name
+    if path.with_suffix(".json").exists():
+        return Report.load(path)
+    with tempfile.TemporaryDirectory() as folder:
+        return reproduce(name, "quick", folder, quiet=True)
 
 
 def _provenance(results: dict[str, Result], data: Data) -> dict[str, Any]:
@@ -164,7 +183,7 @@ def draw_three(report: Report) -> Figure:
     axes = figure.subplots(3, 1, sharex=True, sharey=True)
     for task, ax in enumerate(axes):
         plots.training_curves(report.results, task, ax=ax, legend=task == 0)
-        ax.set(xlabel="training steps" if task == 2 else "")
+        ax.set(xlabel="training steps" if task == 2 else "", ylim=(0, 102))
     return figure
 
 
@@ -281,8 +300,8 @@ EXPERIMENTS = {
             sizes=MANY,
             compute=many_tasks,
             draw=draw_many,
-            notes="The paper searched width and learning rate for every number of tasks and stopped early on the "
-            "validation error of all tasks seen so far, which looks at old data; here one setting serves all, with no early stop.",
+            notes="The paper searched width and learning rate for every number of tasks, and stopped early on the "
+            "validation error of all tasks seen so far, which looks at old data; here one setting serves all and all epochs are run.",
         ),
         Experiment(
             name="ewc-c",

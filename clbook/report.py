@@ -138,7 +138,7 @@ class Report:
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         results = {
-            k: Result(**{n: arrays[f"result/{k}/{n}"] for n in ARRAYS}, **r, theta=[], thetas=[])
+            k: Result(**{n: arrays[f"result/{k}/{n}"] for n in ARRAYS}, **_runs(r), theta=[], thetas=[])
             for k, r in text["results"].items()
         }
         of = lambda kind: {k.removeprefix(kind): v for k, v in arrays.items() if k.startswith(kind)}  # noqa: E731
@@ -149,7 +149,7 @@ class Report:
 class Experiment:
     """A published experiment: its source, what it should give, its sizes at each preset, and how to compute and draw it.
 
-    compute(setting) returns results, arrays and ours, as in Report; draw(report) returns the figure. `unit`: that of `reference`.
+    compute(setting) returns results, arrays and ours, as in Report; draw(report), the figure. `unit` is that of `reference`.
     """
 
     name: str
@@ -196,6 +196,11 @@ def comparison(rows: list[dict[str, Any]]) -> str:
 def settings_of(sizes: Any) -> dict[str, Any]:
     """A sizes dataclass as plain values."""
     return json.loads(json.dumps(asdict(sizes)))
+
+
+def _runs(text: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no tuples; the fields of a method do."""
+    return text | {"runs": [{k: tuple(v) if isinstance(v, list) else v for k, v in run.items()} for run in text["runs"]]}
 
 
 def _number(text: str) -> bool:

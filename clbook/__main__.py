@@ -1,0 +1,7 @@
+"""`python -m clbook` is the command `clbook`."""
+
+import sys
+
+from clbook.cli import main
+
+sys.exit(main())
