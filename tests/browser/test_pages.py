@@ -31,7 +31,8 @@ PROSE = """() => {
 }"""
 IMAGES = """() => [...document.images].map(i => ({src: i.currentSrc.slice(-80), width: i.naturalWidth, alt: i.alt.trim()}))"""
 # what sticks out at the right although nothing around it scrolls
-STICKING_OUT = """width => [...document.querySelectorAll('article *:not(.headerlink, mjx-assistive-mml, mjx-assistive-mml *)')].filter(e => {
+STICKING_OUT = """width => [...document.querySelectorAll('article *')].filter(e => {
+  if (e.closest('.headerlink, mjx-assistive-mml')) return false;
   const box = e.getBoundingClientRect();
   if (box.width <= 1 || box.right <= width + 1) return false;
   for (let p = e.parentElement; p && p.tagName != 'ARTICLE'; p = p.parentElement)
