@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -50,7 +52,7 @@ def test_clser_averages_by_hand(digits: Data) -> None:
             mean = (1 - weight) * mean + weight * theta
         torch.testing.assert_close(states[-1][name], mean)
     torch.testing.assert_close(states[4]["theta_slow"], torch.stack(thetas[:5]).mean(0))  # at first a plain mean
-    torch.testing.assert_close(thetas[-1] - thetas[0], sum(b - a for a, b in zip(thetas, thetas[1:], strict=False)))
+    torch.testing.assert_close(thetas[-1] - thetas[0], sum(b - a for a, b in pairwise(thetas)))
 
 
 def test_clser_asks_the_memory_that_knows_better(digits: Data) -> None:
@@ -86,7 +88,7 @@ def test_clser_answers_with_the_slow_memory(digits: Data) -> None:
 
 @pytest.mark.parametrize(("rho", "decay"), [(0.1, 0.99), (0.5, 0.5), (0.0, 0.9)])
 def test_fast_weights_by_hand(digits: Data, rho: float, decay: float) -> None:
-    """Two weights a connection, each with its own share of the step: slow += rho Delta, fast <- decay (fast + (1 - rho) Delta)."""
+    """Two weights a connection with a share of the step each: slow += rho Delta, fast <- decay (fast + (1 - rho) Delta)."""
     net = small(split(digits, 5))
     thetas, states = walk(FastWeights(rho=rho, decay=decay), net, 20)
     slow, fast, generator = thetas[0].clone(), torch.zeros_like(thetas[0]), torch.Generator().manual_seed(0)
@@ -154,6 +156,6 @@ def test_stacked_equals_alone(digits: Data, methods: list[Method]) -> None:
 
 
 def test_bad_input() -> None:
-    for make, name in ((lambda: CLSER(slow=1.5), "slow"), (lambda: FastWeights(rho=2.0), "rho"), (lambda: FastWeights(decay=1.1), "decay")):
-        with pytest.raises(ValueError, match=f"{name} must lie between 0 and 1, got"):
-            make()
+    for kind, wrong in ((CLSER, {"slow": 1.5}), (FastWeights, {"rho": 2.0}), (FastWeights, {"decay": 1.1})):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must lie between 0 and 1, got"):
+            kind(**wrong)

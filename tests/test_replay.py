@@ -139,7 +139,8 @@ def test_derpp_loss_by_hand(digits: Data) -> None:
     new = cross_entropy(net, theta, batch.x, batch.y, batch.mask)
     past = cross_entropy(net, theta, old.x, old.y, old.mask)
     gap = float((net(theta, old.x) - z).square().sum(1).mean()) / 10
-    assert float(DERpp(alpha=0.3, beta=0.7).loss(net, theta, {}, batch)) == pytest.approx(new + 0.3 * gap + 0.7 * past, rel=1e-5)
+    found = float(DERpp(alpha=0.3, beta=0.7).loss(net, theta, {}, batch))
+    assert found == pytest.approx(new + 0.3 * gap + 0.7 * past, rel=1e-5)
     assert torch.equal(replayed(batch).x, old.x) and torch.equal(replayed(batch).y, old.y)
 
 
