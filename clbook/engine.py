@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from clbook import checkpoints
+from clbook.matmul import fast_matmul
 from clbook.method import Method
 from clbook.methods import __all__ as known
 from clbook.net import Net, default_net
@@ -80,8 +81,9 @@ def run(
     for number, group in enumerate(_groups(jobs, net, scenario, training, where, chunk)):
         stack = Stack([jobs[i] for i in group], net, scenario, training, dtype, keep_thetas)
         file = checkpoints.Checkpoint(checkpoint, number, stack.fingerprint(digest))
-        for i, outcome in zip(group, stack.train(file, _show(progress)), strict=True):
-            outcomes[i] = outcome
+        with fast_matmul():
+            trained = stack.train(file, _show(progress))
+        outcomes |= dict(zip(group, trained, strict=True))
     seconds = time.perf_counter() - started
     return Result.join(
         [outcomes[i] for i in range(len(jobs))],
