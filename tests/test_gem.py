@@ -161,7 +161,7 @@ def test_stacked_equals_alone(digits: Data, methods: list[AGEM] | list[GEM]) -> 
 
 def test_gem_and_agem_forget_less_than_fine_tuning(digits: Data) -> None:
     scenario = split(digits, 5, kind="class")
-    many = {"net": mlp(64, 10, (64,)), "steps": 50, "batch_size": 32, "lr": 5e-3, "progress": False}
+    many = {"net": mlp(64, 10, (64,)), "steps": 100, "batch_size": 32, "lr": 5e-3, "progress": False}
     forgot = {m.label: metrics.forgetting(run(scenario, m, **many).R).mean() for m in (GEM(size=20), AGEM(size=20), Finetune())}
     assert forgot["GEM"] + 0.1 < forgot["A-GEM"] < forgot["Finetune"] - 0.02
 
