@@ -15,8 +15,8 @@ SHAPES = ((128, 784, 400), (400, 128, 784), (2000, 784, 400))
 def fast_matmul() -> Iterator[None]:
     """Let float32 products on the CPU go to oneDNN instead of MKL, if oneDNN keeps full precision on this CPU.
 
-    PyTorch hands float32 products to oneDNN only when it may round to bfloat16. On CPUs without matrix units oneDNN does not round
-    and is up to twice as fast as MKL (on AMD above all); on others it does, and then nothing is changed.
+    PyTorch hands float32 products to oneDNN only when it may round to bfloat16. On CPUs without matrix units oneDNN does not
+    round and is up to twice as fast as MKL (on AMD above all); on others it does, and then nothing is changed.
     """
     before = torch.backends.mkldnn.matmul.fp32_precision if _has_switch() else None
     try:
