@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 from torch import Tensor
 
-from clbook import Data, Net, load, mlp, run, split
+from clbook import Data, Net, load, metrics, mlp, run, split
 from clbook.method import Method
 from clbook.methods import AGEM, CLSER, ER, GEM, DERpp, FastWeights, Finetune, Joint
 from clbook.methods.replay import balanced, packed, replayed, reservoir
@@ -219,3 +221,15 @@ def test_stacked_equals_alone(digits: Data, methods: list[Method]) -> None:
 def test_bad_input(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("method", [ER(size=40), ER(size=80, buffer="reservoir"), DERpp(size=80), GEM(size=40)], ids=repr)
+def test_without_labels(digits: Data, method: Method) -> None:
+    """Reconstruction: the buffer keeps an autoencoder from forgetting how the first classes look."""
+    base = split(digits, 5, kind="domain").first(2)
+    scenario = replace(base, data=replace(digits, y=None, y_test=None), loss="reconstruction")
+    many = {"net": mlp(64, 64, (32,)), "steps": 100, "batch_size": 32, "lr": 3e-3, "progress": False}
+    kept, plain = run(scenario, method, **many), run(scenario, Finetune(), **many)
+    assert metrics.forgetting(kept.R)[0] < 0.6 * metrics.forgetting(plain.R)[0]
+    with pytest.raises(ValueError, match="CLS-ER needs labels"):
+        run(scenario, CLSER(), **many)
