@@ -95,7 +95,8 @@ def test_page_in_a_browser(book: Built, browser: Browser, name: str, size: str) 
         assert all(n == 1 for _, n in math["formulas"]), [f for f in math["formulas"] if f[1] != 1]
         assert not math["errors"]
         prose = page.evaluate(PROSE)
-        assert not [mark for mark in ("$$", "\\(", "\\[", "\\frac", "\\theta", "\\begin{") if mark in prose], prose
+        raw = [mark for mark in ("$", "\\(", "\\[", "\\frac", "\\theta", "\\begin{") if mark in prose]
+        assert not raw, f"TeX that nobody has set: {[prose[max(0, prose.index(m) - 40) :][:80] for m in raw]}"
 
         for image in page.evaluate(IMAGES):
             assert image["width"] > 0 and image["alt"], image
