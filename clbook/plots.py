@@ -156,6 +156,62 @@ def images(
     return figure
 
 
+def regions(
+    log_p: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    mass: Sequence[float] = (0.5, 0.95),
+    ax: Axes | None = None,
+    color: str = "#444444",
+    label: str | None = None,
+    filled: bool = False,
+    **style: Any,
+) -> Axes:
+    """The smallest regions that hold `mass` of a density, given by its logarithm log_p [Y, X] on a grid x [X], y [Y].
+
+    The logarithm may miss a constant. Filled regions are light outside and dark inside. `style` goes to Axes.contour for
+    outlines.
+    """
+    ax, log_p = _axes(ax), np.asarray(log_p)
+    p = np.exp(log_p - log_p.max())
+    p /= p.sum()
+    falling = np.sort(p, axis=None)[::-1]
+    inside = np.searchsorted(falling.cumsum(), sorted(mass, reverse=True))
+    levels = [float(falling[min(i, falling.size - 1)]) for i in inside]  # rising: the largest region has the lowest edge
+    if filled:
+        shades = [(color, 0.25 + 0.35 * i / max(1, len(levels) - 1)) for i in range(len(levels))]
+        ax.contourf(x, y, p, levels=[*levels, 1.0], colors=shades)
+    else:
+        ax.contour(x, y, p, levels=levels, colors=[color], **style)
+    if label and filled:
+        ax.fill_between([], [], [], color=color, alpha=0.5, linewidth=0, label=label)
+    elif label:
+        ax.plot([], [], color=color, label=label, linestyle=style.get("linestyles", "-"))
+    return ax
+
+
+def agreement(
+    first: np.ndarray, second: np.ndarray, *, ax: Axes | None = None, decades: tuple[float, float] = (-10, -2)
+) -> Axes:
+    """Two estimates [P] of the same importances against each other, both axes logarithmic: darker where more parameters lie.
+
+    The line is where they agree. Parameters that are zero or outside the decades are left out.
+    """
+    ax = _axes(ax)
+    low, high = decades
+    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    positive = (first > 0) & (second > 0)
+    a, b = np.log10(first[positive]), np.log10(second[positive])
+    ax.hexbin(a, b, gridsize=45, extent=(low, high, low, high), bins="log", mincnt=1, cmap="viridis_r", linewidths=0)
+    ax.plot([low, high], [low, high], color="#222222", linewidth=1)
+    ticks = np.arange(np.ceil(low / 2) * 2, high + 1, 2)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_ticks(ticks, [f"$10^{{{t:.0f}}}$" for t in ticks])
+    ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    return ax
+
+
 def _axes(ax: Axes | None) -> Axes:
     return plt.subplots()[1] if ax is None else ax
 
