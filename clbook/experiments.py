@@ -73,18 +73,18 @@ class Depth(Budget):
 
 
 THREE = {
-    "quick": Three(3, 30, 0.1, "sgd", 32, (100, 100), lam=100.0, lam_l2=1.0, eval_every=40, eval_samples=360),
-    "book": Three(3, 5, 0.1, "sgd", 128, (400, 400), lam=100.0, lam_l2=0.3, eval_every=100, eval_samples=2000),
+    "quick": Three(3, 6, 0.2, "sgd", 64, (400,), lam=200.0, lam_l2=1.0, eval_every=22, eval_samples=360),
+    "book": Three(2, 8, 0.2, "sgd", 128, (400, 400), lam=100.0, lam_l2=0.2, eval_every=200, eval_samples=2000),
     "paper": Three(10, 20, 0.1, "sgd", 128, (400, 400), lam=100.0, lam_l2=0.3, eval_every=200, eval_samples=10_000),
 }
 MANY = {
-    "quick": Many(3, 20, 1e-3, "adam", 32, (200, 200), lam=100.0, tasks=4, single_tasks=2),
-    "book": Many(2, 5, 3e-4, "adam", 128, (1000, 1000), lam=100.0, single_tasks=2),
+    "quick": Many(3, 6, 0.2, "sgd", 64, (400,), lam=200.0, tasks=4, single_tasks=2),
+    "book": Many(3, 6, 2e-3, "adam", 128, (400, 400), lam=100.0, single_tasks=2),
     "paper": Many(10, 20, 3e-4, "adam", 128, (2000, 2000), lam=100.0),
 }
 DEPTH = {
-    "quick": Depth(3, 30, 1e-3, "adam", 32, (50,) * 6, lam=100.0, squares=(3, 7)),
-    "book": Depth(3, 5, 1e-3, "adam", 128, (100,) * 6, lam=100.0, fisher_samples=5000),
+    "quick": Depth(3, 8, 1e-3, "adam", 32, (50,) * 6, lam=100.0, squares=(3, 7)),
+    "book": Depth(2, 4, 1e-3, "adam", 128, (100,) * 6, lam=100.0, fisher_samples=5000),
     "paper": Depth(10, 100, 1e-3, "adam", 128, (100,) * 6, lam=100.0, fisher_samples=60_000),
 }
 
@@ -301,7 +301,8 @@ EXPERIMENTS = {
             compute=many_tasks,
             draw=draw_many,
             notes="The paper searched width and learning rate for every number of tasks, and stopped early on the "
-            "validation error of all tasks seen so far, which looks at old data; here one setting serves all and all epochs are run.",
+            "validation error of all tasks seen so far, which looks at old data. Here one setting serves all numbers of tasks, "
+            "and every epoch is run.",
         ),
         Experiment(
             name="ewc-c",
