@@ -79,7 +79,7 @@ THREE = {
 }
 MANY = {
     "quick": Many(3, 6, 0.2, "sgd", 64, (400,), lam=200.0, tasks=4, single_tasks=2),
-    "book": Many(3, 6, 2e-3, "adam", 128, (400, 400), lam=100.0, single_tasks=2),
+    "book": Many(3, 4, 1.5e-3, "adam", 128, (800, 800), lam=500.0, single_tasks=2),
     "paper": Many(10, 20, 3e-4, "adam", 128, (2000, 2000), lam=100.0),
 }
 DEPTH = {
