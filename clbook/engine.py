@@ -40,6 +40,7 @@ def run(
     optimizer: str = "adam",
     lr: float = 1e-3,
     keep_optimizer: bool = False,
+    decay: bool = False,
     eval_every: int | None = None,
     eval_samples: int | None = None,
     future: bool = False,
@@ -57,16 +58,16 @@ def run(
     seed and in float fields of the method train as one stack, at most `chunk` at a time (default: what fits).
 
     Each task gets `epochs` passes over its samples, in whole batches, or `steps` batches of `batch_size`, with a fresh
-    torch.optim optimiser unless keep_optimizer. Every `eval_every` steps, accuracy on all tasks seen goes into Result.curve
-    (on `eval_samples` test samples of each). `future` measures tasks not yet trained as well. on_divergence="nan" lets the
-    other runs go on and leaves NaN. `keep_thetas` keeps theta after every task. `device`: "auto" takes CUDA, MPS or CPU.
-    `checkpoint` names a folder from which a run that was cut short goes on. `progress` shows a bar (default: unless
-    CLBOOK_PROGRESS=0).
+    torch.optim optimiser unless keep_optimizer; `decay` lets lr fall linearly to zero over each task. Every `eval_every`
+    steps, accuracy on all tasks seen goes into Result.curve (on `eval_samples` test samples of each). `future` measures tasks
+    not yet trained as well. on_divergence="nan" lets the other runs go on and leaves NaN. `keep_thetas` keeps theta after
+    every task. `device`: "auto" takes CUDA, MPS or CPU. `checkpoint` names a folder from which a run that was cut short goes
+    on. `progress` shows a bar (default: unless CLBOOK_PROGRESS=0).
 
     Raises ValueError for bad input before training starts, DivergedError when parameters stop being finite.
     """
     training = Training(
-        epochs, steps, batch_size, optimizer, lr, keep_optimizer, eval_every, eval_samples, future, on_divergence
+        epochs, steps, batch_size, optimizer, lr, keep_optimizer, decay, eval_every, eval_samples, future, on_divergence
     )  # fmt: skip
     methods, seeds = _methods(methods), _seeds(seeds)
     _check(scenario, methods)

@@ -53,6 +53,7 @@ class Budget:
     lam: float  # of EWC
     fisher_samples: int = 1000
     data: str = "mnist"
+    decay: bool = False  # of the learning rate, to zero over each task
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Setting:
     def train(self, part: str, scenario: Scenario, method: Method, net: Net | None = None, **more: Any) -> Result:
         """One part of the experiment: the method with every seed. A part that is finished is not computed again."""
         s = self.sizes
-        training = {name: getattr(s, name) for name in ("epochs", "lr", "optimizer", "batch_size")}
+        training = {name: getattr(s, name) for name in ("epochs", "lr", "optimizer", "batch_size", "decay")}
         place = {"device": self.device, "progress": self.progress, "checkpoint": self.work / part}
         return run(scenario, method, s.seeds, net=net or self.net(), **training, **place, **more)
 

@@ -89,9 +89,11 @@ class Stack:
         self._before(task)
         theta = torch.nn.Parameter(self.theta)
         self.optimizer = self.new_optimizer(theta)
-        step = self._one_step()
+        step = self._one_step(self.optimizer)
         index = self._index(k)  # [R, S, B]
         for s in range(index.shape[1]):
+            if self.training.decay:
+                self.optimizer.param_groups[0]["lr"] = self.training.lr * (1 - s / index.shape[1])
             if self.alive.any():
                 self.theta, self.state = step(theta, self._batch(k, index[:, s]), (s + 1) / index.shape[1])
             self.done_steps += 1
@@ -104,9 +106,9 @@ class Stack:
         self.theta = theta.detach().clone()
         self._after(task)
 
-    def _one_step(self) -> Callable[[Tensor, Batch, float], tuple[Tensor, State]]:
+    def _one_step(self, opt: torch.optim.Optimizer) -> Callable[[Tensor, Batch, float], tuple[Tensor, State]]:
         """One step of every run: direction, optimiser, after_step; `done` is the part of the task that it ends."""
-        method, net, opt = self.method, self.net, self.optimizer
+        method, net = self.method, self.net
         direction = self._each(lambda h, t, s, b: method.bind(h).direction(net, t, s, b))
         after = self._each(lambda h, t, s, step: method.bind(h).after_step(t, s, step))
         if len(self.jobs) == 1 and type(method).direction is Method.direction:
@@ -115,11 +117,11 @@ class Stack:
 
         def step(theta: Tensor, batch: Batch, done: float) -> tuple[Tensor, State]:
             theta.grad = direction(self.hyper, theta.detach(), self.state, batch)
-            before = theta.detach().clone() if reacts else None
+            before = theta.detach().clone() if reacts else theta
             opt.step()
             if not reacts:
                 return theta.detach(), self.state
-            taken = Step(before, theta.grad, self._eta(theta), theta.new_full((len(theta),), done))
+            taken = Step(before, theta.grad, _eta(opt, theta), theta.new_full((len(theta),), done))
             new, state = after(self.hyper, theta.detach(), self.state, taken)
             theta.data.copy_(new)
             return theta.detach(), state
@@ -147,15 +149,6 @@ class Stack:
         if self.training.keep_optimizer and self.optimizer is not None:
             new.load_state_dict(self.optimizer.state_dict())
         return new
-
-    def _eta(self, theta: Tensor) -> Tensor:
-        """The step size of the optimiser's last step, for each run: lr, or lr / (sqrt(v_hat) + eps) for Adam."""
-        group, kept = self.optimizer.param_groups[0], self.optimizer.state[theta]
-        lr = group["lr"]
-        if "exp_avg_sq" not in kept:
-            return theta.new_full((len(theta),), lr)
-        correction = (1 - group["betas"][1] ** float(kept["step"])) ** 0.5
-        return lr / (kept["exp_avg_sq"].sqrt().div_(correction).add_(group["eps"]))
 
     def _index(self, k: int) -> Tensor:
         """Which samples each step of each run sees [R, S, B]: shuffled passes over the data, one after the other."""
@@ -264,11 +257,12 @@ class Stack:
     def _diverged(self, r: int, k: int, s: int) -> str:
         """What happened, in numbers, and what to do."""
         method, lr, omega = self.methods[r], self.training.lr, self.state.get("omega")
+        lam = getattr(method, "lam", None)
         where = f"step {s + 1} of task {k} ({self.scenario.names[k]})"
         text = f"{method} with seed {self.seeds[r]} diverged by {where}: lr = {lr:g}"
-        if omega is None or not hasattr(method, "lam"):
+        if omega is None or lam is None:
             return f"{text}. Take a smaller lr."
-        text += f", lambda = {method.lam:g}, eta*lambda*max(Omega) = {lr * method.lam * float(omega[r].max()):.3g}"
+        text += f", lambda = {lam:g}, eta*lambda*max(Omega) = {lr * lam * float(omega[r].max()):.3g}"
         if getattr(method, "step", None) != "explicit":
             return f"{text}. An implicit step cannot make a run diverge, so it is the optimiser's own: take a smaller lr."
         return f'{text}; an explicit step of SGD needs less than 2. Take a smaller lr or lambda, or step="implicit".'
@@ -301,6 +295,16 @@ class Stack:
             "dtype": str(self.theta.dtype),
             "keep_thetas": self.keep,
         }
+
+
+def _eta(optimizer: torch.optim.Optimizer, theta: Tensor) -> Tensor:
+    """The step size of the optimiser's last step, for each run: lr, or lr / (sqrt(v_hat) + eps) for Adam."""
+    group, kept = optimizer.param_groups[0], optimizer.state[theta]
+    lr = group["lr"]
+    if "exp_avg_sq" not in kept:
+        return theta.new_full((len(theta),), lr)
+    correction = (1 - group["betas"][1] ** float(kept["step"])) ** 0.5
+    return lr / (kept["exp_avg_sq"].sqrt().div_(correction).add_(group["eps"]))
 
 
 def _shuffled(n: int, wanted: int, generator: torch.Generator) -> Tensor:

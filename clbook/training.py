@@ -28,6 +28,7 @@ class Training:
     optimizer: str = "adam"
     lr: float = 1e-3
     keep_optimizer: bool = False
+    decay: bool = False
     eval_every: int | None = None
     eval_samples: int | None = None
     future: bool = False
