@@ -196,15 +196,13 @@ def _one_line(box: str) -> str:
 
 def _run(options: Run) -> None:
     method, preset = method_of(options), pick_preset(options.preset)
-    dataset, epochs, batch_size, hidden = SIZES[preset.name]
-    if options.steps is None and options.epochs is None:
-        options = replace(options, epochs=epochs)
+    options = _filled(options, preset.name)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-    scenario = scenario_of(options, data.load(options.dataset or dataset))
-    net = mlp(scenario.data.x.shape[1], scenario.n_outputs, hidden if options.hidden is None else options.hidden)
-    names = ("epochs", "steps", "lr", "optimizer", "eval_every", "device", "checkpoint")
-    training = {name: getattr(options, name) for name in names} | {"batch_size": options.batch_size or batch_size}
+    scenario = scenario_of(options, data.load(options.dataset))
+    net = mlp(scenario.data.x.shape[1], scenario.n_outputs, options.hidden)
+    names = ("epochs", "steps", "lr", "optimizer", "batch_size", "eval_every", "device", "checkpoint")
+    training = {name: getattr(options, name) for name in names}
     result = run(scenario, method, options.seeds, net=net, progress=False if options.quiet else None, **training)
     rows = summary(result)
     if options.out is not None:
@@ -215,6 +213,14 @@ def _run(options: Run) -> None:
             draw(result, method.label).savefig(f"{options.out}.png", dpi=150)
     if not options.quiet:
         _print_run(options, scenario, result, rows)
+
+
+def _filled(options: Run, preset: str) -> Run:
+    """The options, with the preset's sizes where none was given."""
+    sizes = dict(zip(("dataset", "epochs", "batch_size", "hidden"), SIZES[preset], strict=True))
+    if options.steps is not None:
+        del sizes["epochs"]
+    return replace(options, **{name: size for name, size in sizes.items() if getattr(options, name) is None})
 
 
 def scenario_of(options: Run, base: data.Data) -> Scenario:
