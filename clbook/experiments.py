@@ -74,7 +74,7 @@ class Depth(Budget):
 
 THREE = {
     "quick": Three(3, 6, 0.2, "sgd", 64, (400,), lam=200.0, lam_l2=1.0, eval_every=22, eval_samples=360),
-    "book": Three(2, 8, 0.2, "sgd", 128, (400, 400), lam=100.0, lam_l2=0.2, eval_every=200, eval_samples=2000),
+    "book": Three(3, 4, 0.3, "sgd", 128, (400, 400), lam=100.0, decay=True, lam_l2=0.2, eval_every=200, eval_samples=2000),
     "paper": Three(10, 20, 0.1, "sgd", 128, (400, 400), lam=100.0, lam_l2=0.3, eval_every=200, eval_samples=10_000),
 }
 MANY = {
@@ -84,7 +84,7 @@ MANY = {
 }
 DEPTH = {
     "quick": Depth(3, 8, 1e-3, "adam", 32, (50,) * 6, lam=100.0, squares=(3, 7)),
-    "book": Depth(2, 4, 1e-3, "adam", 128, (100,) * 6, lam=100.0, fisher_samples=5000),
+    "book": Depth(3, 3, 1e-3, "adam", 128, (100,) * 6, lam=100.0, decay=True, fisher_samples=2000),
     "paper": Depth(10, 100, 1e-3, "adam", 128, (100,) * 6, lam=100.0, fisher_samples=60_000),
 }
 
