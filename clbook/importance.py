@@ -51,18 +51,18 @@ def fisher(
     """
     _check(net, x, y, kind, how, rng)
     mask = torch.ones(net(theta, x[:1]).shape[-1], dtype=torch.bool, device=x.device) if mask is None else mask
-    if kind in ("empirical", "batched") and not bool(mask[y].all()):
+    if y is not None and kind in ("empirical", "batched") and not bool(mask[y].all()):
         allowed = mask.nonzero().flatten().tolist()
         raise ValueError(f"label {int(y[~mask[y]][0])} is not among the outputs of the mask, {allowed}")
-    if kind == "batched":
+    if y is not None and kind == "batched":
         return _batched(net, theta, x, y, mask, batch_size)
     if kind == "sampled":
         y = _sample(net, theta, x, mask, rng)
     elif kind == "exact":
         y = None
     one = _squares_outer if _use_outer(net, theta, x, how) else _squares_definition
-    total = sum(one(net, theta, x[s], None if y is None else y[s], mask) for s in _slices(len(x), CHUNK))
-    return total / len(x)
+    parts = (one(net, theta, x[s], None if y is None else y[s], mask) for s in _slices(len(x), CHUNK))
+    return sum(parts, torch.zeros_like(theta)) / len(x)
 
 
 def mas_importance(
@@ -98,7 +98,7 @@ def mas_importance(
     else:
         gradient = vmap(grad(lambda t, xn: norm(net(t, xn[None])).sum()), (None, 0))
         parts = (gradient(theta, x[s]).abs().sum(0) for s in _slices(len(x), _per_chunk(net, 1)))
-    return sum(parts) / len(x)
+    return sum(parts, torch.zeros_like(theta)) / len(x)
 
 
 def fisher_overlap(f1: Float[Tensor, " P"], f2: Float[Tensor, " P"]) -> float:
@@ -163,12 +163,14 @@ def _squares_definition(net: Net, theta: Tensor, x: Tensor, y: Tensor | None, ma
         return (own(theta).exp()[:, None] * jacrev(own)(theta).square()).sum(0)
 
     if y is None:
-        return sum(vmap(exact)(x[s]).sum(0) for s in _slices(len(x), _per_chunk(net, int(mask.sum()))))
+        parts = (vmap(exact)(x[s]).sum(0) for s in _slices(len(x), _per_chunk(net, int(mask.sum()))))
+        return sum(parts, torch.zeros_like(theta))
     gradient = vmap(grad(lambda t, xn, c: log_p(t, xn).gather(0, c[None]).sum()), (None, 0, 0))
-    return sum(gradient(theta, x[s], y[s]).square().sum(0) for s in _slices(len(x), _per_chunk(net, 1)))
+    parts = (gradient(theta, x[s], y[s]).square().sum(0) for s in _slices(len(x), _per_chunk(net, 1)))
+    return sum(parts, torch.zeros_like(theta))
 
 
-def _batched(net: Net, theta: Tensor, x: Tensor, y: Tensor | None, mask: Tensor, batch_size: int) -> Tensor:
+def _batched(net: Net, theta: Tensor, x: Tensor, y: Tensor, mask: Tensor, batch_size: int) -> Tensor:
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
 
@@ -176,7 +178,7 @@ def _batched(net: Net, theta: Tensor, x: Tensor, y: Tensor | None, mask: Tensor,
         return nn.functional.cross_entropy(masked(net(t, xb), mask), yb)
 
     batches = list(_slices(len(x), batch_size))
-    return sum(grad(loss)(theta, x[s], y[s]).square() for s in batches) / len(batches)
+    return sum((grad(loss)(theta, x[s], y[s]).square() for s in batches), torch.zeros_like(theta)) / len(batches)
 
 
 # by the outer product --------------------------------------------------------------------------------------------------

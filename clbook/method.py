@@ -112,7 +112,7 @@ def nonnegative(method: Method, *names: str) -> None:
     """Turn whole numbers in float fields into floats and raise ValueError for negative or non-finite ones."""
     for name in names:
         value = getattr(method, name)
-        if not isinstance(value, Real) or not 0 <= value < float("inf"):
+        if not isinstance(value, Real) or not 0 <= float(value) < float("inf"):
             raise ValueError(f"{type(method).__name__}.{name} must be a finite number >= 0, got {value!r}")
         object.__setattr__(method, name, float(value))
 

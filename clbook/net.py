@@ -25,6 +25,8 @@ class Gate(nn.Module):
     Dropout, context gating (XdG) and hard attention (HAT) are all gates: what differs is who chooses the factor.
     """
 
+    factor: Tensor
+
     def __init__(self, width: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.width, self.dropout = width, dropout
@@ -67,7 +69,7 @@ class Net:
     def init(self, seed: int) -> Float[Tensor, " P"]:
         """A fresh theta [P], drawn by the module's own initialisation; it depends on the seed alone."""
         with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             module = self.factory()
         if module is self.module:
             raise ValueError(

@@ -101,7 +101,7 @@ class Result:
             picked = R[[i for i, k in enumerate(keys) if k == key]]
             row: dict[str, Any] = dict(key) | {"runs": len(picked)}
             for name, f in SUMMARY.items():
-                row[name], row[f"{name} ±"] = (float(v) for v in metrics.interval(f(picked)))
+                row[name], row[f"{name} ±"] = (float(v) for v in metrics.interval(np.asarray(f(picked))))
             rows.append(row)
         return pd.DataFrame(rows)
 
