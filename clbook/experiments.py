@@ -79,8 +79,8 @@ THREE = {
 }
 MANY = {
     "quick": Many(3, 6, 0.2, "sgd", 64, (400,), lam=200.0, tasks=4, single_tasks=2),
-    "book": Many(3, 4, 1.5e-3, "adam", 128, (800, 800), lam=500.0, single_tasks=2),
-    "paper": Many(10, 20, 3e-4, "adam", 128, (2000, 2000), lam=100.0),
+    "book": Many(3, 3, 2e-3, "adam", 128, (800, 800), lam=100.0, decay=True, single_tasks=2),
+    "paper": Many(10, 10, 2e-3, "adam", 128, (2000, 2000), lam=100.0, decay=True),
 }
 DEPTH = {
     "quick": Depth(3, 8, 1e-3, "adam", 32, (50,) * 6, lam=100.0, squares=(3, 7)),
