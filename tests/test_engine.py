@@ -163,6 +163,27 @@ def test_keeping_the_optimiser_makes_a_difference_for_adam() -> None:
     assert (a - b).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_falling_learning_rate_is_torchs_own_schedule(optimizer: str, keep: bool) -> None:
+    """lr (1 - s / S) at step s of S, anew in each task: torch.optim's LambdaLR gives the same."""
+    s = split(clouds(n=48, classes=6), 3, kind="class").to("cpu", torch.float64)
+    net = net_for(s)
+    result = train(s, Finetune(), net=net, optimizer=optimizer, lr=0.05, decay=True, keep_optimizer=keep, steps=6)
+    theta, order, opt = net.init(0).double().requires_grad_(), torch.Generator().manual_seed(0), None
+    for k in range(3):
+        if opt is None or not keep:
+            opt = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer]([theta], lr=0.05)
+        opt.param_groups[0]["initial_lr"] = opt.param_groups[0]["lr"] = 0.05
+        falling = torch.optim.lr_scheduler.LambdaLR(opt, lambda step: 1 - step / 6)
+        index = torch.cat([torch.randperm(16, generator=order) for _ in range(3)])[:48]
+        for rows in index.view(6, 8):
+            theta.grad = torch.autograd.grad(net.loss(theta, s.batch(k, rows)), theta)[0]
+            opt.step()
+            falling.step()
+    torch.testing.assert_close(result.theta[0], theta.detach(), rtol=1e-9, atol=1e-11)
+
+
 def test_steps_of_an_epoch() -> None:
     """50 samples in batches of 8: six whole batches a pass, two passes are twelve and not thirteen; at least one step."""
     d = clouds(n=100, classes=4)
