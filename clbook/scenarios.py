@@ -9,6 +9,7 @@ method needs to know which one it is in. Book: notebooks/01_forgetting, "Three s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -198,11 +199,11 @@ class _Rotate(_View):
     """Turns counter-clockwise about the centre, with bilinear interpolation and zeros from outside."""
 
     def __init__(self, angle: Tensor, size: Tensor) -> None:
-        self.angle, self.size = angle, size  # [T] in radians, (channels, height, width)
+        self.angle, self.size = angle, size.tolist()  # [T] in radians, (channels, height, width)
 
     def __call__(self, x: Tensor, task: Tensor) -> Tensor:
         flat, task = x.flatten(0, -2), task.flatten()
-        shape = (len(flat), *self.size.tolist())
+        shape = (len(flat), *self.size)
         cos, sin, zero = self.angle[task].cos(), self.angle[task].sin(), torch.zeros_like(self.angle[task])
         ratio = shape[-2] / shape[-1]  # affine_grid counts from -1 to 1 along both sides, however long they are
         matrix = torch.stack([torch.stack([cos, -sin * ratio, zero], -1), torch.stack([sin / ratio, cos, zero], -1)], 1)
@@ -307,8 +308,13 @@ def _at_least_one(tasks: int) -> None:
 
 
 def check(scenario: Scenario) -> None:
-    """Raise ValueError when a scenario cannot be trained on: NaN, labels out of range, an empty task."""
+    """Raise ValueError when a scenario cannot be trained on: NaN, labels out of range, an empty task, a wrong shape."""
+    shape = scenario.data.shape
     for name, x in (("training", scenario.data.x), ("test", scenario.data.x_test)):
+        if x.shape[1] != math.prod(shape):
+            raise ValueError(
+                f"{name} inputs have {x.shape[1]} values each, and images of shape {shape} have {math.prod(shape)}"
+            )
         if not bool(torch.isfinite(x).all()):
             bad = int((~torch.isfinite(x)).any(1).sum())
             raise ValueError(f"{bad} of {len(x)} {name} inputs hold NaN or infinity; every input must be finite")

@@ -236,6 +236,14 @@ def test_batches_come_from_the_right_tasks_with_the_right_masks(make: type, kind
         assert times.max() - times.min() <= 1 and times.sum() == 128
 
 
+def test_what_all_data_weigh() -> None:
+    """48 images of six values at a byte each, and their labels; a learner stores each task's images, also where they recur."""
+    for make in (Joint, Cumulative):
+        assert train(split(clouds(n=48), 2), make(), steps=1).memory_bytes.tolist() == [48 * 7]
+        assert train(permuted(clouds(n=48), 5), make(), steps=1).memory_bytes.tolist() == [5 * 48 * 7]
+    assert train(split(clouds(n=48), 2), Finetune(), steps=1).memory_bytes.tolist() == [0]
+
+
 def test_joint_training_in_the_class_scenario_sees_all_outputs_from_the_start(monkeypatch) -> None:
     assert all(batch.mask.all() for _, batch in batches_seen(stream(), Joint(), monkeypatch))
 

@@ -266,6 +266,7 @@ def changed(d: Data, name: str, index: object, value: float) -> Data:
         (lambda d: split(replace(d, y_test=d.y_test % 2), 2), r"task 1 \(2/3\) has no test samples"),
         (lambda d: replace(permuted(d, 2), relabel=torch.tensor([[0, 1, -1, 3]] * 2)), "task 0 .* samples of a class"),
         (lambda d: permuted(replace(d, y=None), 2), "no labels"),
+        (lambda d: split(replace(d, shape=(1, 3, 3)), 2), r"training inputs have 6 values each, .* \(1, 3, 3\) have 9"),
         (lambda d: split(d.subset(1), 4, kind="class"), "has no training samples"),
     ],
 )  # fmt: skip

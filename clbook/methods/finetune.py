@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from clbook.method import Method
+from clbook.method import Method, State
+from clbook.scenarios import Scenario
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,9 @@ class Joint(Method):
 
     sees: ClassVar[str] = "all"
 
+    def memory_bytes(self, state: State, scenario: Scenario) -> int:
+        return all_data(scenario)
+
 
 @dataclass(frozen=True)
 class Cumulative(Method):
@@ -31,3 +35,11 @@ class Cumulative(Method):
     """
 
     sees: ClassVar[str] = "seen"
+
+    def memory_bytes(self, state: State, scenario: Scenario) -> int:
+        return all_data(scenario)
+
+
+def all_data(scenario: Scenario) -> int:
+    """Bytes of all training data of all tasks: one for each input value, as in the files of MNIST, and one for the label."""
+    return sum(len(rows) for rows in scenario.rows) * (scenario.data.x.shape[1] + 1)
