@@ -12,9 +12,10 @@ from clbook.method import Method, Spring
 from clbook.net import Net, cnn, mlp
 from clbook.presets import preset
 from clbook.result import Result
-from clbook.scenarios import Scenario, Task, permuted, rotated, split
+from clbook.scenarios import Scenario, Task, permuted, rotated, sequence, split
 
 __all__ = [
     "Data", "DataError", "DivergedError", "Method", "Net", "Result", "Scenario", "Spring", "Task",
-    "cnn", "fisher", "fisher_overlap", "load", "mas_importance", "mlp", "permuted", "preset", "rotated", "run", "split",
+    "cnn", "fisher", "fisher_overlap", "load", "mas_importance", "mlp", "permuted", "preset", "rotated", "run", "sequence",
+    "split",
 ]  # fmt: skip

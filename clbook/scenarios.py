@@ -280,6 +280,38 @@ def split(data: Data, tasks: int = 5, *, kind: str = "task", order: Sequence[int
     return Scenario(data, rows, rows_test, relabel.to(device), mask.to(device), kind, names)
 
 
+def sequence(datas: Sequence[Data], *, kind: str = "task") -> Scenario:
+    """One data set after another: each is a task, with all its classes.
+
+    Outputs are numbered through in the order given; under kind="domain" the sets share theirs, class by class.
+
+    Raises ValueError for no data, missing labels, images of different shapes, and for "domain" different numbers of classes.
+    Source: the pairs of data sets of Li & Hoiem 2017, section 4.
+    """
+    _at_least_one(len(datas))
+    if any(d.y is None or d.y_test is None for d in datas):
+        raise ValueError(f"a sequence needs labels, and one of {[d.name for d in datas]} has none")
+    if len(shapes := {d.shape for d in datas}) > 1:
+        raise ValueError(f"the images of all data sets must have one shape, got {sorted(shapes)}")
+    classes = [d.n_classes for d in datas]
+    if kind == "domain" and len(set(classes)) > 1:
+        raise ValueError(f'kind="domain" needs as many classes in every data set, got {classes}')
+    starts = [sum(classes[:k]) for k in range(len(classes))]
+    relabel = torch.full((len(datas), sum(classes)), -1, dtype=torch.int64)
+    for k, (start, n) in enumerate(zip(starts, classes, strict=True)):
+        relabel[k, start : start + n] = torch.arange(n) if kind == "domain" else torch.arange(start, start + n)
+    x, x_test = torch.cat([d.x for d in datas]), torch.cat([d.x_test for d in datas])
+    y, y_test = (torch.cat([getattr(d, part) + s for d, s in zip(datas, starts, strict=True)]) for part in ("y", "y_test"))
+    names = tuple(d.name for d in datas)
+    data = Data(x, y, x_test, y_test, " then ".join(names), datas[0].shape, sum(classes))
+    rows, rows_test = (
+        torch.arange(len(v), device=v.device).split([len(getattr(d, part)) for d in datas])
+        for part, v in (("x", x), ("x_test", x_test))
+    )
+    mask = _masks(relabel, kind, classes[0] if kind == "domain" else sum(classes))
+    return Scenario(data, rows, rows_test, relabel.to(x.device), mask.to(x.device), kind, names)
+
+
 def _same_labels(data: Data, names: tuple[str, ...], kind: str, view: View, state: dict[str, Tensor]) -> Scenario:
     tasks, classes, device = len(names), data.n_classes, data.x.device
     relabel = torch.arange(classes).repeat(tasks, 1)

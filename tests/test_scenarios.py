@@ -12,7 +12,7 @@ from small import clouds
 
 import clbook
 from clbook import Data, Scenario, permuted, rotated, split
-from clbook.scenarios import check
+from clbook.scenarios import check, sequence
 
 T, F = True, False
 
@@ -289,3 +289,42 @@ def test_good_scenarios_pass() -> None:
         check(s)
     check(replace(permuted(replace(d, y=None, y_test=None), 2), loss="reconstruction"))
     assert clbook.split(d, 2).kind == "task"
+
+
+# data sets in turn -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "relabel", "newest"),
+    [
+        ("task", [[0, 1, -1, -1, -1], [-1, -1, 2, 3, 4]], [[T, T, F, F, F], [F, F, T, T, T]]),
+        ("class", [[0, 1, -1, -1, -1], [-1, -1, 2, 3, 4]], [[T, T, T, T, T]] * 2),
+    ],
+)
+def test_a_sequence_of_data_sets(kind: str, relabel: list, newest: list) -> None:
+    """Every task is its data set as it was, with its outputs after those of the sets before it."""
+    datas = [replace(clouds(classes=2, seed=0), name="one"), replace(clouds(n=30, n_test=12, classes=3, seed=1), name="two")]
+    s = sequence(datas, kind=kind)
+    check(s)
+    assert s.names == ("one", "two") and s.n_outputs == 5
+    assert s.relabel.tolist() == relabel and s.mask[1].tolist() == newest
+    for task, data, start in zip(s, datas, (0, 2), strict=True):
+        assert torch.equal(task.x, data.x) and torch.equal(task.x_test, data.x_test)
+        assert torch.equal(task.y, data.y + start) and torch.equal(task.y_test, data.y_test + start)
+
+
+def test_a_sequence_under_shared_outputs() -> None:
+    s = sequence([clouds(classes=3, seed=0), clouds(classes=3, seed=1)], kind="domain")
+    assert s.n_outputs == 3 and s.mask.all() and torch.equal(s[1].y, clouds(classes=3).y)
+
+
+def test_bad_sequences_are_refused() -> None:
+    one, wide = clouds(classes=2), clouds(classes=3, shape=(1, 3, 3))
+    bare = Data(one.x, None, one.x_test, None, "bare", one.shape, 2)
+    cases = (([], "task", "at least one"), ([one, wide], "task", "one shape"), ([one, bare], "task", "bare"),
+             ([one, clouds(classes=3)], "domain", r"\[2, 3\]"))  # fmt: skip
+    for datas, kind, words in cases:
+        with pytest.raises(ValueError, match=words):
+            sequence(datas, kind=kind)
+    with pytest.raises(ValueError, match="unknown kind"):
+        sequence([one], kind="none")
