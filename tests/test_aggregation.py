@@ -165,6 +165,19 @@ def test_separate_networks_forget_nothing_and_memory_grows(digits: Data) -> None
             np.testing.assert_allclose(result.R[r, -1, j], accuracies(net, theta, scenario)[j], atol=1e-12)
 
 
+def test_a_fresh_network_is_a_new_initialisation(digits: Data) -> None:
+    """Of another seed than the first, the same for the same generator; one tiny step leaves each task near its own start."""
+    scenario = split(digits, 5, kind="task").first(3)
+    net = small(scenario)
+    settings = QUICK | {"optimizer": "sgd", "lr": 1e-9}
+    a, b = (run(scenario, Separate(), net=net, steps=1, keep_thetas=True, **settings).thetas[0] for _ in range(2))
+    for j in range(3):
+        assert torch.equal(a[j], b[j])
+        assert abs(float(a[j].norm() / a[0].norm()) - 1) < 0.1, "drawn from the same distribution"
+        for i in range(j):
+            assert float((a[j] - a[i]).norm()) > float(a[0].norm()), f"networks {i} and {j} start at the same place"
+
+
 def test_duplicate_and_fine_tune_trains_as_fine_tuning_does(digits: Data) -> None:
     scenario = split(digits, 5, kind="task").first(3)
     net = small(scenario)
