@@ -74,8 +74,8 @@ class Depth(Budget):
 
 THREE = {
     "quick": Three(3, 6, 0.2, "sgd", 64, (400,), lam=200.0, lam_l2=1.0, eval_every=22, eval_samples=360),
-    "book": Three(3, 4, 0.3, "sgd", 128, (400, 400), lam=100.0, decay=True, lam_l2=0.2, eval_every=200, eval_samples=2000),
-    "paper": Three(10, 20, 0.1, "sgd", 128, (400, 400), lam=100.0, lam_l2=0.3, eval_every=200, eval_samples=10_000),
+    "book": Three(3, 4, 0.5, "sgd", 128, (400, 400), lam=100.0, decay=True, lam_l2=0.2, eval_every=200, eval_samples=2000),
+    "paper": Three(10, 20, 0.2, "sgd", 128, (400, 400), lam=100.0, decay=True, lam_l2=0.2, eval_every=200, eval_samples=10_000),
 }
 MANY = {
     "quick": Many(3, 6, 0.2, "sgd", 64, (400,), lam=200.0, tasks=4, single_tasks=2),
