@@ -205,7 +205,8 @@ def agreement(
     a, b = np.log10(first[positive]), np.log10(second[positive])
     ax.hexbin(a, b, gridsize=45, extent=(low, high, low, high), bins="log", mincnt=1, cmap="viridis_r", linewidths=0)
     ax.plot([low, high], [low, high], color="#222222", linewidth=1)
-    ticks = np.arange(np.ceil(low / 2) * 2, high + 1, 2)
+    step = 4 if high - low >= 8 else 2
+    ticks = np.arange(np.ceil(low / step) * step, high + 1, step)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_ticks(ticks, [f"$10^{{{t:.0f}}}$" for t in ticks])
     ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
