@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clbook import Data, Net, load, metrics, mlp, run, split
+from clbook import Data, Net, fisher, load, metrics, mlp, run, split
 from clbook.method import Method, State
 from clbook.methods import Finetune, LwF
 from clbook.methods.lwf import distillation, widen
@@ -217,3 +217,46 @@ def test_bad_fields_are_refused() -> None:
     for fields, words in cases:
         with pytest.raises(ValueError, match=words):
             replace(LwF(), **fields)
+
+
+# what the chapter says --------------------------------------------------------------------------------------------------
+
+
+def test_a_higher_temperature_has_a_higher_entropy() -> None:
+    """dH/dT = Var_p(z) / T^3."""
+    z = torch.tensor([2.0, -1.0, 0.5, 0.3], dtype=torch.float64)
+
+    def entropy(T: Tensor) -> Tensor:
+        p = (z / T).softmax(-1)
+        return -(p * p.log()).sum()
+
+    for T in torch.tensor([0.4, 1.0, 2.0, 10.0], dtype=torch.float64):
+        p = (z / T).softmax(-1)
+        variance = (p * z**2).sum() - (p * z).sum() ** 2
+        torch.testing.assert_close(torch.func.grad(entropy)(T), variance / T**3)
+
+
+def test_the_exercise_on_temperature() -> None:
+    v, z, every = rows((math.log(16), math.log(4), 0)), rows((0, 0, 0)), mask(1, 1, 1)
+    for T, expected in ((1.0, rows((-9, 3, 6)) / 21), (2.0, rows((-5, 1, 4)) / 42)):
+        torch.testing.assert_close(torch.func.grad(lambda z: distillation(z, v, every, every, T))(z), expected)  # noqa: B023
+
+
+def test_for_small_moves_it_is_the_fisher_on_the_new_images(digits: Data) -> None:
+    """The Hessian of the distillation loss at the old theta has the exact Fisher of the softened head as its diagonal."""
+    net = Net(lambda: torch.nn.Sequential(torch.nn.Linear(64, 3), torch.nn.Tanh(), torch.nn.Linear(3, 4)))
+    theta, x, T = net.init(0).double(), digits.x[:30].double(), 2.0
+    soft = Net(lambda: torch.nn.Sequential(*net.factory(), Divide(T)))
+    old = torch.tensor([[True, True, True, False]])
+    recorded = net(theta, x)
+    H = torch.autograd.functional.hessian(lambda t: distillation(net(t, x), recorded, old, old, T), theta)
+    torch.testing.assert_close(H.diagonal(), fisher(soft, theta, x, mask=old[0], how="definition"), rtol=1e-8, atol=1e-12)
+
+
+class Divide(torch.nn.Module):
+    def __init__(self, T: float) -> None:
+        super().__init__()
+        self.T = T
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z / self.T
