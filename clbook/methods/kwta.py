@@ -32,7 +32,8 @@ class KWTA(Method):
 
     h_i <- h_i where h_i is among the k largest of its layer, else 0. A weight learns from a sample only where both its
     units won, so samples that look different share few weights. k >= the width is fine-tuning. Works without labels and
-    needs no task at test time. There is no boosting of rare winners (Ahmad & Scheinkman 2019 add it).
+    needs no task at test time. There is no boosting of rare winners (Ahmad & Scheinkman 2019 add it), and without it the
+    same units tend to win for all inputs: on the embedded digits it forgets as much as fine-tuning, or more.
 
     Raises ValueError for k < 1 or a network without hidden gates.
     Source: Majani et al. 1989; against forgetting: French 1991 (semi-distributed representations).
