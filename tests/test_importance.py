@@ -178,12 +178,16 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 # what the estimators estimate --------------------------------------------------------------------------------------------
 
 
-def test_sampled_is_empirical_at_labels_drawn_from_the_model() -> None:
+@pytest.mark.parametrize("mask", [[1, 1, 1, 1], [0, 1, 0, 1]])
+def test_sampled_is_empirical_at_labels_drawn_from_the_model(mask: list[int]) -> None:
     net, theta, x, _ = problem((6,))
-    drawn = torch.multinomial(net(theta, x).softmax(1), 1, generator=torch.Generator().manual_seed(5)).squeeze(1)
-    found = fisher(net, theta, x, kind="sampled", rng=torch.Generator().manual_seed(5))
-    close(found, fisher(net, theta, x, drawn, kind="empirical"))
-    assert not torch.allclose(found, fisher(net, theta, x, kind="sampled", rng=torch.Generator().manual_seed(6)))
+    chosen = torch.tensor(mask, dtype=torch.bool)
+    p = net(theta, x).masked_fill(~chosen, -math.inf).softmax(1)  # the model's own probabilities, of the outputs that count
+    drawn = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(5)).squeeze(1)
+    found = fisher(net, theta, x, mask=chosen, kind="sampled", rng=torch.Generator().manual_seed(5))
+    close(found, fisher(net, theta, x, drawn, mask=chosen, kind="empirical"))
+    other = fisher(net, theta, x, mask=chosen, kind="sampled", rng=torch.Generator().manual_seed(6))
+    assert not torch.allclose(found, other)
 
 
 def test_sampled_is_exact_in_expectation() -> None:
