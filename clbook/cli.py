@@ -1,7 +1,7 @@
 """The command line: `clbook run`, `clbook reproduce`, `clbook list`; also `python -m clbook`.
 
-Every option is a field of a dataclass, read by tyro; those of `--method NAME` are the fields of that method's own class, so a
-new method has its options here without a line of code. Book: book/index, "The command line".
+Every option is a field of a dataclass, read by tyro: of Run, of Training, and with `--method NAME` of that method's own class,
+so a new method has its options here without a line of code. Book: book/index, "The command line".
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, make_dataclass, replace
+from dataclasses import Field, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_type_hints
 
@@ -31,6 +31,7 @@ from clbook.presets import preset as pick_preset
 from clbook.report import plus_minus, text_table
 from clbook.result import Result
 from clbook.scenarios import Scenario, permuted, rotated, split
+from clbook.training import Training
 
 METHODS: dict[str, type[Method]] = {name.lower(): getattr(methods, name) for name in methods.__all__}
 SCENARIOS: dict[str, Callable[..., Scenario]] = {"permuted": permuted, "rotated": rotated, "split": split}
@@ -150,10 +151,10 @@ def method_class(name: str) -> type[Method]:
 
 
 def run_options(method: type[Method]) -> type[Run]:
-    """Run, with one more option per field of the method; one that Run has already gets the method's name in front."""
-    hints = get_type_hints(method)
-    typed = lambda f: Annotated[hints[f.name], tyro.conf.arg(help=f"{method.__name__}.{f.name}")]  # noqa: E731
-    extra = [(_field(method, f.name), typed(f), field(default=f.default)) for f in fields(method)]
+    """Run, with one more option per field of Training and of the method; a name that is taken gets the method's in front."""
+    own = {f.name for f in fields(Run)}
+    extra = [(f.name, *_typed(Training, f)) for f in fields(Training) if f.name not in own]
+    extra += [(_field(method, f.name), *_typed(method, f)) for f in fields(method)]
     return make_dataclass("Run", extra, bases=(Run,), frozen=True, namespace={"__doc__": Run.__doc__})
 
 
@@ -163,8 +164,13 @@ def method_of(options: Run) -> Method:
     return method(**{f.name: getattr(options, _field(method, f.name)) for f in fields(method)})
 
 
+def _typed(owner: type, f: Field) -> tuple[Any, Any]:
+    return Annotated[get_type_hints(owner)[f.name], tyro.conf.arg(help=f"{owner.__name__}.{f.name}")], field(default=f.default)
+
+
 def _field(method: type[Method], name: str) -> str:
-    return f"{method.__name__.lower()}_{name}" if name in {f.name for f in fields(Run)} else name
+    taken = {f.name for kind in (Run, Training) for f in fields(kind)}
+    return f"{method.__name__.lower()}_{name}" if name in taken else name
 
 
 def _tyro(kind: Any, args: list[str], **more: Any) -> Any:
@@ -201,9 +207,9 @@ def _run(options: Run) -> None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
     scenario = scenario_of(options, data.load(options.dataset))
     net = mlp(scenario.data.x.shape[1], scenario.n_outputs, options.hidden)
-    names = ("epochs", "steps", "lr", "optimizer", "batch_size", "eval_every", "device", "checkpoint")
-    training = {name: getattr(options, name) for name in names}
-    result = run(scenario, method, options.seeds, net=net, progress=False if options.quiet else None, **training)
+    training = {f.name: getattr(options, f.name) for f in fields(Training)}
+    place = {"device": options.device, "checkpoint": options.checkpoint, "progress": False if options.quiet else None}
+    result = run(scenario, method, options.seeds, net=net, **training, **place)
     rows = summary(result)
     if options.out is not None:
         result = replace(result, info=result.info | {"preset": preset.name, "summary": rows})

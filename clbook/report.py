@@ -174,8 +174,10 @@ def text_table(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> str:
     return "\n".join("  ".join(map(pad, line, widths, numeric)).rstrip() for line in lines)
 
 
-def plus_minus(mean: float, half: float | None, unit: str = "%") -> str:
-    """A mean and its interval as text: percent with one decimal, anything else with three."""
+def plus_minus(mean: float | None, half: float | None, unit: str = "%") -> str:
+    """A mean and its interval as text: percent with one decimal, anything else with three; a dash where there is no number."""
+    if mean is None or math.isnan(mean):
+        return "-"
     digits = 1 if unit == "%" else 3
     interval = "" if half is None or math.isnan(half) else f" ± {half:.{digits}f}"
     return f"{mean:.{digits}f}{interval}"

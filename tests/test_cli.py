@@ -19,6 +19,7 @@ from clbook.experiments import EXPERIMENTS
 from clbook.method import Method
 from clbook.report import plus_minus
 from clbook.result import Result
+from clbook.training import Training
 
 SMALL = ["--dataset", "digits", "--hidden", "16", "--steps", "12", "--batch-size", "16", "--quiet"]
 
@@ -148,6 +149,27 @@ def test_the_options_of_a_method_are_its_fields(name: str) -> None:
             value = f.default / 2 if isinstance(f.default, float) else f.default + 1
             got = parse(["run", "--method", name, cli.option_name(method, f.name), str(value)])
             assert getattr(got, cli._field(method, f.name)) == value
+
+
+def test_every_field_of_training_is_an_option_and_reaches_run(monkeypatch, capsys) -> None:
+    seen: dict = {}
+
+    def taken(*_, **given):
+        seen.update(given)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(cli, "run", taken)
+    words = "--epochs 3 --batch-size 5 --optimizer sgd --lr 0.5 --keep-optimizer --decay"
+    more = "--eval-every 7 --eval-samples 8 --future --on-divergence nan"
+    assert complaint(["run", "--dataset", "digits", *words.split(), *more.split()], capsys)[1] == "clbook: error: enough\n"
+    wanted = Training(3, None, 5, "sgd", 0.5, True, True, 7, 8, True, "nan")
+    assert {f.name: seen[f.name] for f in fields(Training)} == {f.name: getattr(wanted, f.name) for f in fields(Training)}
+
+
+def test_runs_that_diverged_leave_a_dash(capsys) -> None:
+    words = "run --method l2 --step explicit --lam 1e6 --optimizer sgd --lr 0.1 --tasks 2 --seeds 2 --on-divergence nan"
+    assert main([*words.split(), *SMALL[:4], "--steps", "60"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["L2(lam=1e+06,", "step=explicit)", "-", "-", "-"]
 
 
 def test_the_option_of_a_method_may_stand_before_its_name() -> None:
