@@ -37,9 +37,9 @@ def use_style() -> None:
         context="notebook",
         style="whitegrid",
         palette=PALETTE,
-        font_scale=1.1,
+        font_scale=1.15,
         rc={
-            "figure.figsize": (6.4, 4), "figure.dpi": 130, "figure.facecolor": "white", "savefig.facecolor": "white",
+            "figure.figsize": (6, 4), "figure.dpi": 130, "figure.facecolor": "white", "savefig.facecolor": "white",
             "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 2,
             "image.cmap": "viridis",
         },
@@ -140,8 +140,8 @@ def images(
     columns: int = 8,
 ) -> Figure:
     """Flat grey images x [N, D] side by side, a title over each and a word before each row if given; returns the Figure."""
-    n_rows, width = -(-len(x) // columns), 6.4
-    side = (width - (1.3 if rows else 0)) / min(columns, len(x))
+    n_rows, width = -(-len(x) // columns), 6.0
+    side = (width - (1.4 if rows else 0)) / min(columns, len(x))
     figure, axes = plt.subplots(
         n_rows, min(columns, len(x)), figsize=(width, side * n_rows * (1.25 if titles else 1)), squeeze=False
     )  # fmt: skip
@@ -150,9 +150,9 @@ def images(
         if i < len(x):
             ax.imshow(np.asarray(x[i]).reshape(shape[-2:]), cmap="gray_r", vmin=0, vmax=1)
         if i < len(x) and titles:
-            ax.set_title(titles[i], fontsize=13)
+            ax.set_title(titles[i], fontsize=14)
     for word, ax in zip(rows or [], axes[:, 0], strict=False):
-        ax.set_ylabel(word, rotation=0, ha="right", va="center", fontsize=13)
+        ax.set_ylabel(word, rotation=0, ha="right", va="center", fontsize=14)
     return figure
 
 
