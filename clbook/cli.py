@@ -101,6 +101,8 @@ class Reproduce:
     """Folder for NAME.json, NAME.npz and NAME.png, and for what it needs to go on after a stop."""
     seeds: int | None = None
     """Number of seeds (default: the preset's)."""
+    workers: int = 1
+    """Processes of one thread each that share the work of the benchmark."""
     device: str = "auto"
     """auto, cpu, cuda, mps."""
     quiet: bool = False
@@ -273,7 +275,7 @@ def _print_run(options: Run, scenario: Scenario, result: Result, rows: list[dict
 def _reproduce(options: Reproduce) -> None:
     find(options.name)
     reproduce(
-        options.name, options.preset, options.out, seeds=options.seeds, device=options.device,
+        options.name, options.preset, options.out, seeds=options.seeds, device=options.device, workers=options.workers,
         progress=False if options.quiet else None, quiet=options.quiet,
     )  # fmt: skip
 

@@ -22,7 +22,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from clbook import metrics, plots
+from clbook import benchmark, metrics, plots
 from clbook.data import Data
 from clbook.engine import pick_device
 from clbook.importance import fisher, fisher_overlap
@@ -100,23 +100,27 @@ def reproduce(
     seeds: int | None = None,
     sizes: Any = None,
     device: str = "auto",
+    workers: int = 1,
     progress: bool | None = None,
     quiet: bool = False,
 ) -> Report:
     """Compute the named experiment, write OUT/NAME.json, .npz and .png, and print the targets beside ours.
 
-    `sizes` replaces those of the preset, `seeds` their number of seeds. Cut short, it goes on from OUT/.work when it is called
-    again with the same sizes. Raises ValueError for an unknown name.
+    `sizes` replaces those of the preset, `seeds` their number of seeds. `workers` processes of one thread each share the work
+    of the benchmark; the other experiments train one run after the other. Cut short, it goes on from OUT/.work when it is
+    called again with the same sizes. Raises ValueError for an unknown name and fewer than one worker or seed.
     """
     experiment, chosen = find(name), pick_preset(preset)
     sizes = experiment.sizes[chosen.name] if sizes is None else sizes
     sizes = sizes if seeds is None else replace(sizes, seeds=seeds)
     if sizes.seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {sizes.seeds}")
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
     data, out = chosen.load(sizes.data), Path(out)
     settings = settings_of(sizes) | {"data": data.name}
     key = hashlib.sha256(json.dumps([chosen.name, settings], sort_keys=True).encode()).hexdigest()[:8]
-    setting = Setting(sizes, data, out / ".work" / f"{name}-{key}", device, progress)
+    setting = Setting(sizes, data, out / ".work" / f"{name}-{key}", device, progress, workers)
     results, arrays, ours = experiment.compute(setting)
     report = Report(name, chosen.name, settings, results, arrays, ours, _provenance(results, data))
     report.save(out / name, experiment)
@@ -155,7 +159,9 @@ def stored(name: str) -> Report:
 def _provenance(results: dict[str, Result], data: Data) -> dict[str, Any]:
     first = next(iter(results.values())).info
     seconds = sum(float(r.seconds.sum()) for r in results.values())
-    return {"data": data.name, **{k: first[k] for k in ("device", "dtype", "versions", "commit")}, "seconds": round(seconds, 1)}
+    commits = sorted({str(r.info["commit"]) for r in results.values()})  # an experiment may go on after a change elsewhere
+    found = {k: first[k] for k in ("device", "dtype", "versions")}
+    return {"data": data.name, **found, "commit": ", ".join(commits), "seconds": round(seconds, 1)}
 
 
 # ewc-a ---------------------------------------------------------------------------------------------------------------------
@@ -319,6 +325,16 @@ EXPERIMENTS = {
             unit="",
             notes="Each layer's Fisher is scaled to unit trace by itself. Both Fishers are taken at the end, in the "
             "network that has learned both tasks.",
+        ),
+        Experiment(
+            name="benchmark",
+            title="All methods in three scenarios on Split MNIST, and some on permuted MNIST",
+            source="the scenarios of van de Ven & Tolias 2019 (arXiv:1904.07734); the demonstration of Aljundi et al. 2018",
+            reference=benchmark.REFERENCE,
+            sizes=benchmark.TABLE,
+            compute=benchmark.compare_all,
+            draw=benchmark.draw,
+            notes=" ".join(benchmark.NOTES.split()),
         ),
     )
 }

@@ -30,13 +30,19 @@ ARRAYS = ("R", "curve", "curve_steps", "memory_bytes", "seconds")
 
 @dataclass(frozen=True)
 class Reference:
-    """A value to compare with: ours should be at least (">=") or at most ("<=") so large, and where that is said."""
+    """A value to compare with: ours should be at least (">=") or at most ("<=") so large, and where that is said.
+
+    With "in", ours should lie between `value` and `upper`.
+    """
 
     sense: str
     value: float
     source: str
+    upper: float | None = None
 
     def reached(self, ours: float) -> bool:
+        if self.sense == "in":
+            return self.value <= ours <= (self.upper or self.value)
         return ours >= self.value if self.sense == ">=" else ours <= self.value
 
 
@@ -65,6 +71,7 @@ class Setting:
     work: Path
     device: str = "auto"
     progress: bool | None = None
+    workers: int = 1  # processes, for experiments whose parts do not wait for each other
 
     def train(self, part: str, scenario: Scenario, method: Method, net: Net | None = None, **more: Any) -> Result:
         """One part of the experiment: the method with every seed. A part that is finished is not computed again."""
@@ -107,7 +114,7 @@ class Report:
             target = references.get(quantity)
             row = {"quantity": quantity, "ours": mean, "interval": None if math.isnan(half) else half, "unit": unit}
             if target is not None:
-                row |= {"sense": target.sense, "reference": target.value, "source": target.source}
+                row |= {"sense": target.sense, "reference": target.value, "upper": target.upper, "source": target.source}
                 row["reached"] = None if self.preset == "quick" else target.reached(mean)
             rows.append(row)
         return rows
@@ -188,12 +195,17 @@ def comparison(rows: list[dict[str, Any]]) -> str:
     shown = []
     for row in rows:
         suffix = " %" if row["unit"] == "%" else ""
-        target = f"{row['sense']} {plus_minus(row['reference'], None, row['unit'])}{suffix}" if "reference" in row else ""
+        target = _target(row) + suffix if "reference" in row else ""
         ours = plus_minus(row["ours"], row["interval"], row["unit"]) + suffix
         reached = {True: "yes", False: "NO", None: ""}[row.get("reached")]
         shown.append({"quantity": row["quantity"], "target": target, "ours": ours, "reached": reached})
     columns = ("quantity", "target", "ours", "reached")
     return text_table(shown, dict(zip(columns, ("quantity", "target", "ours (95 % interval)", "reached"), strict=True)))
+
+
+def _target(row: dict[str, Any]) -> str:
+    low, high = (plus_minus(row[name], None, row["unit"]) for name in ("reference", "upper"))
+    return f"{low} to {high}" if row["sense"] == "in" else f"{row['sense']} {low}"
 
 
 def settings_of(sizes: Any) -> dict[str, Any]:
