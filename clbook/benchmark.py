@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from clbook import methods as m
 from clbook import metrics, plots
 from clbook.data import Data
-from clbook.engine import pick_device, run
+from clbook.engine import fits, pick_device, run
 from clbook.method import Method
 from clbook.net import mlp
 from clbook.report import Reference, Report, Setting
@@ -198,7 +198,8 @@ class Part:
 
 def compare_all(s: Setting) -> tuple[dict[str, Result], dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Search for the strengths, then train every method with what was chosen; each part is kept as soon as it is there."""
-    together = pick_device(s.device).type == "cuda"  # a GPU trains all seeds in one stack
+    net = mlp(s.data.x.shape[1], s.data.n_classes, s.sizes.split.hidden)
+    together = fits(net, s.sizes.split.batch_size, pick_device(s.device)) > 1  # then all seeds train in one stack
     tried = _joined(_trained(list(_search_parts(s.sizes)), s, "search"))
     chosen = {key: max(runs, key=lambda r: _accuracy(r).mean()) for key, runs in tried.items()}
     finals = _joined(_trained(_final_parts(s.sizes, chosen, together), s, "benchmark"))

@@ -25,7 +25,7 @@ from clbook.scenarios import Scenario, check
 from clbook.stack import TEST_ROWS, Stack
 from clbook.training import DivergedError, Training
 
-__all__ = ["DivergedError", "Training", "pick_device", "run"]
+__all__ = ["DivergedError", "Training", "fits", "pick_device", "run"]
 
 
 def run(
@@ -167,12 +167,12 @@ def _groups(
     for i, (m, _) in enumerate(jobs):
         fixed = tuple((f.name, getattr(m, f.name)) for f in fields(m) if f.name not in m.hyper)
         alike.setdefault((type(m), fixed), []).append(i)
-    fits = chunk or _fits(net, training.batch_size, device)
-    sizes = {key: fits if key[0].stacks else 1 for key in alike}
+    most = chunk or fits(net, training.batch_size, device)
+    sizes = {key: most if key[0].stacks else 1 for key in alike}
     return [group[i : i + sizes[key]] for key, group in alike.items() for i in range(0, len(group), sizes[key])]
 
 
-def _fits(net: Net, batch_size: int, device: torch.device) -> int:
+def fits(net: Net, batch_size: int, device: torch.device) -> int:
     """How many runs to stack: on a CPU only small networks gain by it, on a GPU a third of the free memory."""
     if device.type != "cuda":
         size = 2**20 // net.n_params

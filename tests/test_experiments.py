@@ -171,6 +171,14 @@ def test_reached(sense: str, ours: float, reached: bool) -> None:
     assert Reference(sense, 2.0, "").reached(ours) is reached
 
 
+def test_a_reference_may_be_a_range() -> None:
+    between = Reference("in", 19.0, "there", 21.0)
+    assert [between.reached(v) for v in (18.9, 19.0, 20.0, 21.0, 21.1)] == [False, True, True, True, False]
+    rows = made_up("book", inside=[20.0], outside=[22.0]).table({"inside": between, "outside": between})
+    assert comparison(rows).splitlines()[1].split() == ["inside", "19.0", "to", "21.0", "%", "20.0", "%", "yes"]
+    assert comparison(rows).splitlines()[2].split()[-1] == "NO"
+
+
 def test_digits_shown() -> None:
     assert plus_minus(97.26, 0.349) == "97.3 ± 0.3"
     assert plus_minus(0.12345, None, "") == "0.123" and plus_minus(1.0, math.nan) == "1.0"
