@@ -171,3 +171,12 @@ def test_bad_input() -> None:
         GEM(buffer="reservoir")
     with pytest.raises(ValueError, match=r"margin must be a finite number >= 0, got -0\.1"):
         GEM(margin=-0.1)
+
+
+def test_a_reference_too_small_to_square_is_projected_all_the_same() -> None:
+    """Once an old task is learned perfectly, its gradient may be 1e-25; its square is 0 in single precision."""
+    g, tiny = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.0, 1e-25, 0.0])
+    torch.testing.assert_close(project(g, tiny), torch.tensor([1.0, 0.0, 0.5]))
+    torch.testing.assert_close(project(g, torch.zeros(3)), g)
+    both = project_all(g, torch.stack([tiny, torch.tensor([-1.0, 0.0, 0.0])]), 0.5)
+    assert bool(torch.isfinite(both).all()) and both[0] <= 1e-5

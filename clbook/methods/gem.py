@@ -74,12 +74,19 @@ class GEM(Rehearsal):
 
 def project(g: Float[Tensor, " P"], g_ref: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
     """The vector closest to g that has no negative product with g_ref."""
-    dot = g @ g_ref
-    return g - torch.where(dot < 0, dot / (g_ref @ g_ref), 0.0) * g_ref
+    r = unit(g_ref)  # the square of a tiny gradient would be 0 in single precision
+    dot = g @ r
+    return g - torch.where(dot < 0, dot / (r @ r), 0.0) * r
+
+
+def unit(g: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
+    """g scaled so that its largest entry is 1 or -1; zero stays zero."""
+    return g / g.abs().max().clamp_min(torch.finfo(g.dtype).tiny)
 
 
 def project_all(g: Float[Tensor, " P"], G: Float[Tensor, "k P"], margin: float | Tensor = 0.0) -> Float[Tensor, " P"]:
     """The vector closest to g that has no negative product with any row of G, leaning towards them by `margin` if one had."""
+    G = torch.where((G.square().sum(1) > 0)[:, None], G, 0.0)  # a gradient whose square is 0 forbids nothing
     A, b = G @ G.T, G @ g
     v = margin + dual(A, b + margin * A.sum(1))  # v = margin + s with s >= 0
     return g + torch.where((b < 0).any(), v, 0.0) @ G
