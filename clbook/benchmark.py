@@ -113,10 +113,11 @@ class Suite:
 
 @dataclass(frozen=True)
 class Table:
-    """The sizes of the whole benchmark. Methods without a number to reach may get fewer seeds, `other_seeds`."""
+    """The sizes of the whole benchmark. Permuted tasks and methods without a number to reach may get fewer seeds."""
 
     seeds: int
     other_seeds: int
+    permuted_seeds: int
     split: Suite
     permuted: Suite
     demo: Suite
@@ -124,28 +125,30 @@ class Table:
     search_seed: int = 1000  # a seed that no other run has
     data: str = "mnist"
 
-    def seeds_of(self, entry: Entry) -> int:
-        return self.seeds if entry.target else min(self.seeds, self.other_seeds)
+    def seeds_of(self, suite: str, entry: Entry) -> int:
+        most = self.permuted_seeds if suite == "permuted" else self.seeds
+        return min(self.seeds, most if entry.target else self.other_seeds)
 
 
+# demo: the authors' learning rate of 0.01 is too small here to finish a task in their 20 epochs (98.0 %), so it is 0.1
 TABLE = {
     "quick": Table(
-        2, 2,
+        2, 2, 2,
         Suite(5, KINDS, (50,), 60, 60, batch_size=32, lr=3e-3),
         Suite(3, ("domain",), (50,), 90, 60, batch_size=32, lr=3e-3, decay=True),
         Suite(5, TASK, (50,), 60, 60, 32, "sgd", 0.1),
     ),
     "book": Table(
-        5, 1,
+        5, 1, 4,
         Suite(5, KINDS, (400, 400), 2000, 500),
         Suite(10, ("domain",), (400, 400), 1400, 700, decay=True),
-        Suite(5, TASK, (400, 400), 1200, 1200, 200, "sgd", 0.01),
+        Suite(5, TASK, (400, 400), 1200, 1200, 200, "sgd", 0.1),
     ),
     "paper": Table(
-        20, 20,
+        20, 20, 20,
         Suite(5, KINDS, (400, 400), 2000, 2000),
         Suite(10, ("domain",), (1000, 1000), 5000, 5000, decay=True),
-        Suite(5, TASK, (400, 400), 1200, 1200, 200, "sgd", 0.01),
+        Suite(5, TASK, (400, 400), 1200, 1200, 200, "sgd", 0.1),
     ),
 }  # fmt: skip
 ENTRIES = {"split": SPLIT, "permuted": PERMUTED, "demo": DEMO}
@@ -220,7 +223,7 @@ def _search_parts(sizes: Table) -> Iterator[Part]:
 def _final_parts(sizes: Table, chosen: dict[str, Result], together: bool) -> list[Part]:
     parts: list[Part] = []
     for suite, kind, label, entry in _table(sizes):
-        part = Part(suite, kind, label, entry.method, tuple(range(sizes.seeds_of(entry))), search=False)
+        part = Part(suite, kind, label, entry.method, tuple(range(sizes.seeds_of(suite, entry))), search=False)
         if part.key in chosen:
             value = chosen[part.key].runs[0][entry.field]
             part = replace(part, method=replace(entry.method, **{entry.field: value}))

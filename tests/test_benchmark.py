@@ -142,7 +142,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     with pytest.MonkeyPatch.context() as patch:
         entries = {n: replace(SPLIT[n], values=SPLIT[n].values[:2]) for n in names}
         patch.setattr(benchmark, "ENTRIES", {"split": entries, "permuted": {}, "demo": {}})
-        sizes = replace(QUICK, seeds=3, other_seeds=3)
+        sizes = replace(QUICK, seeds=3, other_seeds=3, permuted_seeds=3)
         return reproduce("benchmark", "quick", tmp_path_factory.mktemp("r"), sizes=sizes, progress=False, quiet=True)
 
 
