@@ -296,7 +296,9 @@ EXPERIMENTS = {
             sizes=THREE,
             compute=three_tasks,
             draw=draw_three,
-            notes="The paper does not report lambda, the batch size, the number of seeds or how the Fisher was estimated.",
+            notes="The paper does not report lambda, the batch size, the number of seeds or how the Fisher was estimated. "
+            "lambda = 100 is the best of 30, 100 and 300 on a held-out tenth of the training data (averages of 96.7, 96.9 and "
+            "96.8 %, one run each).",
         ),
         Experiment(
             name="ewc-b",
@@ -308,7 +310,7 @@ EXPERIMENTS = {
             draw=draw_many,
             notes="The paper searched width and learning rate for every number of tasks, and stopped early on the "
             "validation error of all tasks seen so far, which looks at old data. Here one setting serves all numbers of tasks, "
-            "and every epoch is run.",
+            "and every epoch is run. lambda is that of ewc-a.",
         ),
         Experiment(
             name="ewc-c",

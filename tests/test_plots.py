@@ -109,3 +109,21 @@ def test_style_is_dark_on_white() -> None:
         plots.use_style()
         assert to_hex(plt.rcParams["figure.facecolor"]) == to_hex(plt.rcParams["savefig.facecolor"]) == "#ffffff"
         assert sum(to_rgb(plt.rcParams["text.color"])) < 1 and plt.rcParams["font.size"] >= 12
+
+
+def test_regions_of_a_gaussian_have_the_radii_of_theory() -> None:
+    """Half of a round Gaussian lies within sigma sqrt(2 ln 2) of its centre, 95 % within sigma sqrt(2 ln 20)."""
+    grid = np.linspace(-4, 4, 401)
+    log_p = -0.5 * (grid[None] ** 2 + grid[:, None] ** 2) / 0.8**2 + 7.0  # a constant may be missing
+    ax = plots.regions(log_p, grid, grid, mass=(0.5, 0.95))
+    radii = sorted(float(np.hypot(*path.vertices.T).mean()) for path in ax.collections[0].get_paths())
+    assert radii == pytest.approx([0.8 * np.sqrt(2 * np.log(2)), 0.8 * np.sqrt(2 * np.log(20))], rel=0.01)
+
+
+def test_agreement_counts_the_positive_pairs_inside_its_decades() -> None:
+    first = np.array([1e-5, 1e-5, 1e-3, 0.0, 1e-20, -1e-4])
+    second = np.array([1e-5, 1e-4, 1e-3, 1e-3, 1e-3, 1e-3])
+    ax = plots.agreement(first, second, decades=(-10, -2))
+    hexagons = ax.collections[0]
+    assert int(hexagons.get_array().sum()) == 3 and hexagons.get_array().max() == 1
+    assert ax.get_xlim() == (-10, -2) and ax.get_ylim() == (-10, -2)
