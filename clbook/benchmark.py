@@ -349,9 +349,9 @@ def rows(report: Report, suite: str = "split") -> list[dict[str, Any]]:
     return found
 
 
-def draw(report: Report) -> Figure:
+def draw(report: Report, figure: Figure | None = None) -> Figure:
     """Average accuracy of every method in each of the three scenarios, with 95 % intervals; a cross is a published number."""
-    figure = Figure(figsize=(11, 8.5), layout="constrained")
+    figure = Figure(figsize=(11, 8.5), layout="constrained") if figure is None else figure
     found = rows(report)
     order = [label for family in FAMILIES for label, entry in SPLIT.items() if entry.family == family]
     axes = figure.subplots(1, 3, sharey=True)
