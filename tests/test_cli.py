@@ -223,9 +223,10 @@ def test_help(command: list[str], capsys) -> None:
 def test_reproduce_hands_on_its_options(monkeypatch, tmp_path: Path) -> None:
     seen: list = []
     monkeypatch.setattr(cli, "reproduce", lambda *args, **more: seen.append((args, more)))
-    line = ["reproduce", "ewc-b", "--preset", "quick", "--seeds", "4", "--out", str(tmp_path), "--device", "cpu", "--quiet"]
+    line = ["reproduce", "ewc-b", "--preset", "quick", "--seeds", "4", "--out", str(tmp_path), "--device", "cpu"]
+    line += ["--workers", "3", "--quiet"]
     assert main(line) == 0
-    more = {"seeds": 4, "device": "cpu", "progress": False, "quiet": True}
+    more = {"seeds": 4, "device": "cpu", "workers": 3, "progress": False, "quiet": True}
     assert seen == [(("ewc-b", "quick", tmp_path), more)]
 
 
