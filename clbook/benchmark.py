@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -407,6 +407,6 @@ REFERENCE = {
 }
 NOTES = """Every method with a strength was trained once for each value on 90 % of the training data, with a seed that no other
 run has, and judged on the other 10 %; methods with a number to reach at full length, the others with search_steps steps a
-task. The value with the best average accuracy at the end was then used on all training data. The test set was looked at once. Whoever chooses so looks at held-out data of old tasks,
-which a strict learner could not. The arrays search/... in the .npz hold what each value gave, cpu/... the seconds that the
-processor was busy with one run."""
+task. The value with the best average accuracy at the end was then used on all training data. The test set was looked at
+once. Whoever chooses so looks at held-out data of old tasks, which a strict learner could not. The arrays search/... in the
+.npz hold what each value gave, cpu/... the seconds that the processor was busy with one run."""
