@@ -132,6 +132,9 @@ def test_runs_are_joined_in_order(few: None, tmp_path: Path) -> None:
 # what it shows ---------------------------------------------------------------------------------------------------------------
 
 
+SOFT = (1e2, 1e3)  # so few steps do not get far against the springs of the book's size
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     """One or two methods of each family at the quick size, with three seeds."""
@@ -141,6 +144,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         entries = {n: replace(SPLIT[n], values=SPLIT[n].values[:2]) for n in names}
+        entries["EWC"] = replace(SPLIT["EWC"], values=SOFT)
         patch.setattr(benchmark, "ENTRIES", {"split": entries, "permuted": {}, "demo": {}})
         sizes = replace(QUICK, seeds=3, other_seeds=3, permuted_seeds=3)
         return reproduce("benchmark", "quick", tmp_path_factory.mktemp("r"), sizes=sizes, progress=False, quiet=True)
@@ -178,7 +182,7 @@ def test_rows(report: Report) -> None:
     assert row["bytes"] == 10 * 100 * (64 + 1), "100 images of 64 values and a label for each of ten classes"
     assert found["task", "fine-tuning"]["time"] == 1 and found["task", "fine-tuning"]["bytes"] == 0
     assert row["published"] == PUBLISHED["split"]["ER"][0][2] and found["task", "HAT"]["published"] is None
-    assert found["task", "EWC"]["chosen"] in SPLIT["EWC"].values and row["chosen"] is None
+    assert found["task", "EWC"]["chosen"] in SOFT and row["chosen"] is None
     assert ("domain", "progressive networks") not in found and ("class", "XdG") not in found
 
 
@@ -187,5 +191,5 @@ def test_the_file_holds_the_protocol_and_the_choices(report: Report, tmp_path: P
     text = json.loads((tmp_path / "benchmark.json").read_text(), parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
     assert "held" not in text["settings"]["data"] and text["settings"]["held_out"] == 0.1
     assert "90 % of the training data" in text["notes"] and "test set was looked at once" in text["notes"]
-    assert {run["lam"] for run in text["results"]["split task: EWC"]["runs"]} <= set(SPLIT["EWC"].values)
+    assert {run["lam"] for run in text["results"]["split task: EWC"]["runs"]} <= set(SOFT)
     assert Report.load(tmp_path / "benchmark").arrays["search/split task: XdG"].shape == (2, 2)
