@@ -144,7 +144,7 @@ TABLE = {
         Suite(5, TASK, (50,), 60, 60, 32, "sgd", 0.1),
     ),
     "book": Table(
-        5, 3, 4,
+        5, 1, 4,
         Suite(5, KINDS, (400, 400), 2000, 500),
         Suite(10, ("domain",), (400, 400), 1400, 700, decay=True),
         Suite(5, TASK, (400, 400), 1200, 1200, 200, "sgd", 0.1),
