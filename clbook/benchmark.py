@@ -144,7 +144,7 @@ TABLE = {
         Suite(5, TASK, (50,), 60, 60, 32, "sgd", 0.1),
     ),
     "book": Table(
-        5, 1, 4,
+        5, 3, 4,
         Suite(5, KINDS, (400, 400), 2000, 500),
         Suite(10, ("domain",), (400, 400), 1400, 700, decay=True),
         Suite(5, TASK, (400, 400), 1200, 1200, 200, "sgd", 0.1),
@@ -312,8 +312,8 @@ def _entry(key: str) -> Entry:
 
 # reading it ------------------------------------------------------------------------------------------------------------------
 
-VDV = "van de Ven & Tolias 2019, tables 4 and 5, 20 seeds"
-HSU = "Hsu et al. 2018, table 2, 10 runs"
+VDV = "van de Ven & Tolias 2019, tables 4 and 5, n = 20"
+HSU = "Hsu et al. 2018, table 2, n = 10"
 SEEN = "van de Ven et al. 2022, read off a figure"
 # accuracy in percent by scenario and method, for task, domain and class; None where the source has none
 PUBLISHED: dict[str, dict[str, tuple[tuple[float | None, float | None, float | None], str]]] = {
