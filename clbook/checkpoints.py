@@ -1,97 +1,111 @@
-"""Going on where a run was cut short: arrays in an .npz file, no code in it."""
+"""Going on where a run was cut short. A checkpoint belongs to the runs, the data and the code that it was written by."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
+from clbook import code, store
+from clbook.checks import InputError, short
+from clbook.evaluate import Record
+from clbook.runs import Runs
 from clbook.scenarios import Scenario
+
+if TYPE_CHECKING:
+    from clbook.loop import Training
+
+EVERY = 60.0  # seconds between two checkpoints within a task
 
 
 class Checkpoint:
-    """The file of one stack of runs, written whole after each task; without a folder it does nothing."""
+    """The files of one group of runs, written after each task and now and then between; without a folder it does nothing.
 
-    def __init__(self, folder: str | os.PathLike[str] | None, number: int, fingerprint: dict[str, Any]) -> None:
-        self.path = None if folder is None else Path(folder) / f"stack-{number}.npz"
-        self.fingerprint = json.dumps(fingerprint, sort_keys=True, default=str)
+    The last two are kept: should the newest be cut off or altered, the one before it is taken, and a line says so.
+    """
 
-    def save(self, stack: Any) -> None:
-        """Write the stack; the old file stays until the new one is complete."""
-        if self.path is None:
+    def __init__(
+        self, folder: str | os.PathLike[str] | None, number: int, runs: Runs, scenario: Scenario, training: Training
+    ) -> None:
+        if folder is not None and not isinstance(folder, str | os.PathLike):
+            raise InputError(f"checkpoint must be the name of a folder, got {short(folder)}")
+        self.folder = None if folder is None else Path(folder)
+        self.name, self.saved_at = f"group-{number}", time.monotonic()
+        self.belongs_to = {} if folder is None else _belongs_to(runs, scenario, training)
+
+    def save_sometimes(self, runs: Runs, record: Record) -> None:
+        """Write, if it was long ago that this was done."""
+        if self.folder is not None and time.monotonic() - self.saved_at > EVERY:
+            self.save(runs, record)
+
+    def save(self, runs: Runs, record: Record) -> None:
+        """Write everything that the runs need to go on."""
+        if self.folder is None:
             return
-        arrays = {f"state.{k}": v.cpu().numpy() for k, v in stack.state.items()}
-        if stack.training.keep_optimizer:
-            kept = next(iter(stack.optimizer.state.values()), {})
-            arrays |= {f"optimizer.{k}": v.cpu().numpy() for k, v in kept.items() if isinstance(v, torch.Tensor)}
-        arrays |= {f"thetas.{i}": v.numpy() for i, v in enumerate(stack.thetas)}
-        arrays |= {
-            "theta": stack.theta.cpu().numpy(),
-            "R": stack.R,
-            "alive": stack.alive.numpy(),
-            "curve": np.array(stack.curve),
-            "curve_steps": np.array(stack.curve_steps, dtype=int).reshape(-1, 2),
-            "data_rng": np.stack([g.get_state().numpy() for g in stack.data_rng]),
-            "method_rng": np.stack([g.get_state().numpy() for g in stack.method_rng]),
-            "counters": np.array([stack.done_steps, stack.next_task, stack.seconds]),
-            "fingerprint": np.array(self.fingerprint),
-        }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".part")
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-        temporary.replace(self.path)
+        arrays = {name: v.cpu().numpy() for name, v in (runs.saved() | record.saved()).items()}
+        store.write(self.folder / f"{self.name}-{record.steps:09d}", arrays, {"belongs_to": self.belongs_to})
+        for path in self._written()[2:]:
+            for file in store.files(path):
+                file.unlink(missing_ok=True)
+        self.saved_at = time.monotonic()
 
-    def restore(self, stack: Any) -> None:
-        """Put the stack where the file left it. Raises ValueError when the file is of another run."""
-        if self.path is None or not self.path.exists():
+    def restore(self, runs: Runs, record: Record, training: Training) -> None:
+        """Put the runs where the newest good file left them. Raises InputError when the files are of other runs."""
+        for path in self._written():
+            try:
+                arrays, text = store.read(path)
+            except store.StoreError as error:
+                print(f"clbook: {error} The checkpoint before it is used, if there is one.")
+                continue
+            self._compare(path, text.get("belongs_to", {}))
+            saved = {name: torch.from_numpy(v) for name, v in arrays.items()}
+            runs.restore(saved, training)
+            record.restore(saved)
             return
-        with np.load(self.path, allow_pickle=False) as file:
-            saved = {name: file[name] for name in file.files}
-        self._compare(str(saved["fingerprint"]))
-        device = stack.theta.device
-        stack.theta = torch.from_numpy(saved["theta"]).to(device)
-        stack.state = {k[6:]: torch.from_numpy(v).to(device) for k, v in saved.items() if k.startswith("state.")}
-        stack.thetas = [torch.from_numpy(saved[f"thetas.{i}"]) for i in range(sum(k.startswith("thetas.") for k in saved))]
-        stack.R, stack.alive = saved["R"], torch.from_numpy(saved["alive"])
-        stack.curve, stack.curve_steps = list(saved["curve"]), [tuple(map(int, s)) for s in saved["curve_steps"]]
-        for name in ("data_rng", "method_rng"):
-            for generator, state in zip(getattr(stack, name), saved[name], strict=True):
-                generator.set_state(torch.from_numpy(state))
-        done_steps, next_task, seconds = saved["counters"].tolist()
-        stack.done_steps, stack.next_task, stack.seconds = int(done_steps), int(next_task), seconds
-        kept = {k[10:]: torch.from_numpy(v) for k, v in saved.items() if k.startswith("optimizer.")}
-        if kept:
-            stack.optimizer = stack.new_optimizer(torch.nn.Parameter(stack.theta))
-            stack.optimizer.load_state_dict(stack.optimizer.state_dict() | {"state": {0: kept}})
 
-    def _compare(self, found: str) -> None:
-        there, here = json.loads(found), json.loads(self.fingerprint)
-        for name in here:
-            old, new = there.get(name), here[name]
-            if old != new:
-                raise ValueError(
-                    f"{self.path} belongs to other runs: {name} is {_short(old)} there and {_short(new)} here. "
+    def _written(self) -> list[Path]:
+        """The checkpoints there are, the newest first."""
+        folder = self.folder
+        return [] if folder is None else sorted((p.with_suffix("") for p in folder.glob(f"{self.name}-*.json")), reverse=True)
+
+    def _compare(self, path: Path, there: dict[str, Any]) -> None:
+        for name, here in self.belongs_to.items():
+            if there.get(name) != here:
+                raise InputError(
+                    f"{path}.json belongs to other runs: {name} is {short(there.get(name))} there and {short(here)} here. "
                     "Delete the file, name another folder, or call run as before (with the same chunk, too)."
                 )
 
 
+def _belongs_to(runs: Runs, scenario: Scenario, training: Training) -> dict[str, Any]:
+    """What must be the same for a checkpoint to be continued, as JSON has it."""
+    found = {
+        "code": code.digest(type(runs.method), "clbook.loop"),
+        "runs": [[repr(m), seed] for m, seed in zip(runs.methods, runs.seeds, strict=True)],
+        "training": asdict(training),
+        "scenario": [scenario.data.name, scenario.kind, repr(scenario.likelihood), len(scenario), digest(scenario)],
+        "network": [runs.net.n_params, repr(runs.net.module)],
+        "dtype": str(runs.theta.dtype),
+    }
+    loaded: dict[str, Any] = json.loads(json.dumps(found, default=store.plain))
+    return loaded
+
+
 def digest(scenario: Scenario) -> str:
     """A number that changes with anything in the scenario: its data, its tasks, its permutations."""
-    data, found = scenario.data, hashlib.md5(usedforsecurity=False)
-    tensors = [data.x, data.y, data.x_test, data.y_test, *scenario.rows, *scenario.rows_test, scenario.relabel, scenario.mask]
-    for tensor in [*tensors, *(scenario.view_state[k] for k in sorted(scenario.view_state))]:
+    data, found = scenario.data, hashlib.sha256()
+    view = scenario.view.state_dict() if isinstance(scenario.view, torch.nn.Module) else {}
+    parts = {"x": data.x, "y": data.y, "x_test": data.x_test, "y_test": data.y_test, "relabel": scenario.relabel}
+    parts |= {"mask": scenario.mask} | {f"view {name}": v for name, v in view.items()}
+    parts |= {f"rows {k}": rows for k, rows in enumerate((*scenario.rows, *scenario.rows_test))}
+    for name, tensor in parts.items():
         if tensor is not None:
-            found.update(str(tuple(tensor.shape)).encode())
-            found.update(tensor.detach().cpu().contiguous().numpy())
-    return found.hexdigest()
-
-
-def _short(value: Any, most: int = 300) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= most else f"{text[:most]}..."
+            found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            found.update(tensor.detach().cpu().contiguous().numpy().data)
+    return found.hexdigest()[:32]

@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Shaped
 from torch import Tensor
+
+from clbook.checks import Count, InputError, Whole, checked
 
 IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
 # MD5 of the uncompressed files, so that a file that was cut off is noticed before anything is trained on it.
@@ -41,21 +43,28 @@ class DataError(RuntimeError):
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A labelled data set on one device.
+    """A data set on one device.
 
-    x [N, D] in [0, 1], y [N] with values 0 .. n_classes - 1; the same for the test part. `shape` is the shape
-    of one image, (channels, height, width), with D their product. y is None for data without labels.
+    x [N, D] in [0, 1] and y [N] with values 0 .. n_classes - 1 for images; the same for the test part. x may have any shape
+    and dtype, such as token numbers [N, T]; y may be a token at every position [N, T], real targets [N, K] with K = n_classes,
+    or None. `shape` is the shape of one input, (channels, height, width) for an image, and D the product of its numbers.
     """
 
-    x: Float[Tensor, "N D"]
-    y: Int64[Tensor, " N"] | None
-    x_test: Float[Tensor, "M D"]
-    y_test: Int64[Tensor, " M"] | None
+    x: Shaped[Tensor, "N *D"]
+    y: Shaped[Tensor, "N *K"] | None
+    x_test: Shaped[Tensor, "M *D"]
+    y_test: Shaped[Tensor, "M *K"] | None
     name: str
     shape: tuple[int, ...]
     n_classes: int
 
-    def subset(self, n_train: int | None = None, n_test: int | None = None, seed: int = 0) -> Data:
+    @property
+    def labelled(self) -> bool:
+        """Whether y holds classes (or tokens), and not real targets or nothing."""
+        return self.y is not None and not self.y.is_floating_point()
+
+    @checked
+    def subset(self, n_train: Count | None = None, n_test: Count | None = None, seed: Whole = 0) -> Data:
         """The same data with at most n_train training and n_test test samples, drawn with `seed`."""
         train, test = _draw(len(self.x), n_train, seed), _draw(len(self.x_test), n_test, seed + 1)
         return replace(
@@ -67,29 +76,25 @@ class Data:
         )
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Data:
-        """The same data on another device, with x in another floating dtype if one is given."""
-        return replace(
-            self,
-            x=self.x.to(device, dtype),
-            y=None if self.y is None else self.y.to(device),
-            x_test=self.x_test.to(device, dtype),
-            y_test=None if self.y_test is None else self.y_test.to(device),
-        )
+        """The same data on another device, with what is floating in another floating dtype if one is given."""
+        moved = {name: getattr(self, name) for name in ("x", "y", "x_test", "y_test")}
+        return replace(self, **{n: None if v is None else _moved(v, device, dtype) for n, v in moved.items()})
 
 
+@checked
 def load(name: str, root: str | Path | None = None) -> Data:
     """The named data set: "digits" (embedded, 8x8), "mnist" or "fashion" (28x28).
 
     `root` is the folder that holds torchvision's layout (`MNIST/raw/...`); by default $CLBOOK_DATA, else
     `~/.cache/clbook`. Files that are missing are downloaded there and checked.
 
-    Raises ValueError for an unknown name and DataError for files that are missing, cut off or altered.
+    Raises InputError for an unknown name and DataError for files that are missing, cut off or altered.
     Source: LeCun et al. 1998 (MNIST), Xiao et al. 2017 (Fashion-MNIST), Alpaydin & Kaynak 1998 (digits).
     """
     if name == "digits":
         return _digits()
     if name not in CHECKSUMS:
-        raise ValueError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
+        raise InputError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
     folder = data_dir() if root is None else Path(root).expanduser()
     if not all((folder / file).is_file() for file in CHECKSUMS[name]):
         _download(name, folder)
@@ -103,9 +108,11 @@ def data_dir() -> Path:
     return Path(os.environ.get("CLBOOK_DATA") or "~/.cache/clbook").expanduser()
 
 
+def _moved(v: Tensor, device: torch.device | str, dtype: torch.dtype | None) -> Tensor:
+    return v.to(device, dtype if v.is_floating_point() else None)
+
+
 def _draw(available: int, wanted: int | None, seed: int) -> Tensor:
-    if wanted is not None and wanted < 1:
-        raise ValueError(f"a subset needs at least one sample, got {wanted}")
     order = torch.randperm(available, generator=torch.Generator().manual_seed(seed))
     return order[:wanted].sort().values
 

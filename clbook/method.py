@@ -1,36 +1,37 @@
 """A method of continual learning: what the loss is, and what is remembered.
 
 `Method` is a handful of pure functions over theta and an explicit state (a dict of tensors). `Spring` is the seed of the
-book's picture: L2, EWC, online EWC, SI, MAS and RWalk differ only in how stiff each spring is.
+book's picture: L2, EWC, SI, MAS and RWalk differ only in how stiff each spring is.
 Book: book/ewc, "The springs"; notebooks/03_ewc.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, fields
-from numbers import Real
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad
 
+from clbook.checks import InputError, Share, Strength, check_fields, float_fields
 from clbook.net import Net
 from clbook.scenarios import Batch, Scenario, Task
 
 State = dict[str, Tensor]
+Rng = torch.Generator
 
 
-class Step(NamedTuple):
-    """What the optimiser just did: theta before it [P], the gradient it took [P], and eta, its step size ([] or [P]).
+class Update(NamedTuple):
+    """What the optimiser just did: theta before it [P], the direction it took [P], and eta, its step size ([] or [P]).
 
     `done` [] is the share of the task's steps taken so far, in (0, 1].
     """
 
     before: Tensor
-    grad: Tensor
+    direction: Tensor
     eta: Tensor
     done: Tensor = torch.ones(())
 
@@ -39,31 +40,37 @@ class Step(NamedTuple):
 class Method:
     """Plain training on each task in turn, and the hooks that other methods change.
 
-    The float fields of a method are its hyper-parameters: `run` stacks several of them in one batch. A hook takes what it
-    needs and returns the new value; none changes its arguments. In `loss`, `direction`, `after_step` and `predict`, which run
-    under `torch.func.vmap`, theta is one run's vector [P] and the fields may be tensors: no `if` on their values there.
+    A field says what it may be in its type (see checks); the float ones are the method's hyper-parameters, and `run` trains
+    several values of them in one batch. A hook takes what it needs and returns the new value; none changes its arguments.
+
+    The rule of stacking: `loss`, `direction`, `after_step` and `predict` run under `torch.func.vmap`, where theta is one run's
+    vector [P] and the fields are tensors. So no `if`, `int()` or `.item()` on the value of a tensor there (write torch.where),
+    and a state has the same shapes for every seed. A method that cannot keep to it says `stacks = False`.
     """
 
-    sees: ClassVar[str] = "task"  # where training batches come from: "task" (the current one), "seen" or "all"
-    needs_labels: ClassVar[bool] = False
+    sees: ClassVar[Literal["task", "seen", "all"]] = "task"  # where training batches come from; "task" is the current one
+    keeps: ClassVar[tuple[str, ...] | None] = None  # what of its state a learner stores between tasks; None is all
     needs_task: ClassVar[bool] = False  # predict looks at batch.task, so it works only where the test tells the task
     stacks: ClassVar[bool] = True  # False: every run trains by itself, and no hook runs under vmap
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def extend(self, net: Net, scenario: Scenario) -> Net:
-        """The network this method trains, before anything starts (default: the one given)."""
+        """The network this method trains, before anything starts; the place to refuse a scenario or a network."""
         return net
 
     def start(self, net: Net, theta: Float[Tensor, " P"]) -> State:
         """The state before the first task."""
         return {}
 
-    def before_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> tuple[Tensor, State]:
+    def before_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> tuple[Tensor, State]:
         """theta and state at the start of a task."""
         return theta, state
 
-    def prepare(self, state: State, scenario: Scenario, k: int, batch_size: int, rng: torch.Generator) -> dict[str, Tensor]:
-        """Everything random or stored that one step of task k needs beside its batch; it arrives as batch.extra."""
-        return {}
+    def prepare(self, state: State, scenario: Scenario, k: int, batch: Batch, rng: Rng) -> Batch:
+        """A batch of task k with what is stored or random beside it: replayed samples in `old`, anything else in `drawn`."""
+        return batch
 
     def loss(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Float[Tensor, ""]:
         """The loss of one batch: here the task's own."""
@@ -73,11 +80,11 @@ class Method:
         """What the optimiser takes for the gradient [P]: here the gradient of the loss."""
         return grad(lambda t: self.loss(net, t, state, batch))(theta)
 
-    def after_step(self, theta: Tensor, state: State, step: Step) -> tuple[Tensor, State]:
+    def after_step(self, theta: Tensor, state: State, update: Update) -> tuple[Tensor, State]:
         """theta and state after each step of the optimiser."""
         return theta, state
 
-    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> State:
+    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> State:
         """The state once a task has been trained: the place to remember something."""
         return state
 
@@ -86,20 +93,20 @@ class Method:
         return net(theta, batch.x)
 
     def memory_bytes(self, state: State, scenario: Scenario) -> int:
-        """Bytes this method keeps between tasks besides theta, as a real learner would store them."""
-        return sum(t.numel() * t.element_size() for t in state.values())
+        """Bytes this method keeps between tasks besides theta, as a real learner would store them: those of `keeps`."""
+        names = state if self.keeps is None else self.keeps
+        return sum(state[name].numel() * state[name].element_size() for name in names)
 
     # what `run` needs to stack methods of one class; a method never touches these
     @property
     def hyper(self) -> dict[str, float]:
-        """The float fields, by name."""
-        return {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), float)}
+        """The hyper-parameters: the fields declared as floats, where they are not left out."""
+        return {name: value for name in float_fields(type(self)) if (value := getattr(self, name)) is not None}
 
     def bind(self, hyper: dict[str, Any]) -> Method:
-        """A copy with other values of the float fields, tensors allowed."""
+        """A copy with other values of the hyper-parameters, tensors allowed."""
         bound = copy.copy(self)
-        for name, value in hyper.items():
-            object.__setattr__(bound, name, value)
+        vars(bound).update(hyper)
         return bound
 
     @property
@@ -108,13 +115,8 @@ class Method:
         return type(self).__name__
 
 
-def nonnegative(method: Method, *names: str) -> None:
-    """Turn whole numbers in float fields into floats and raise ValueError for negative or non-finite ones."""
-    for name in names:
-        value = getattr(method, name)
-        if not isinstance(value, Real) or not 0 <= float(value) < float("inf"):
-            raise ValueError(f"{type(method).__name__}.{name} must be a finite number >= 0, got {value!r}")
-        object.__setattr__(method, name, float(value))
+Carry = Literal["separate", "latest", "online", "newest"]
+CARRIES: tuple[Carry, ...] = get_args(Carry)
 
 
 @dataclass(frozen=True)
@@ -123,30 +125,39 @@ class Spring(Method):
 
     loss(theta) = L_task(theta) + (lam / 2) sum_i Omega_i (theta_i - theta*_i)^2
 
-    A subclass says how stiff the springs of one task are (`importance`, Omega [P]) and, if it likes, how they join those
-    already there (`consolidate`). `step` says how the spring pulls: "implicit" takes the optimiser's step on the task's loss
+    A subclass says how stiff the springs of one task are: `importance`, Omega [P].
+
+    `pull` says how the spring pulls: "implicit" takes the optimiser's step on the task's loss
     and then the exact proximal step of the spring, theta <- (theta + eta lam Omega theta*) / (1 + eta lam Omega), which no
     lam can make diverge; "explicit" adds the penalty to the loss, and SGD diverges once eta lam max(Omega) > 2.
 
-    lam >= 0 has the unit of 1 / Omega. Raises ValueError for a negative lam or an unknown step.
+    `carry` says how the springs of several old tasks are carried on:
+    - "separate": one spring per task (Kirkpatrick et al. 2017), merged exactly into one, so memory is constant;
+    - "latest": the Omegas summed, centred at the latest theta (Huszar 2018, arXiv:1712.03847);
+    - "online": as "latest", with the old sum decayed by gamma (Schwarz et al. 2018, arXiv:1805.06370, section 2.2);
+    - "newest": the newest spring alone, which is enough where Omega is about all tasks or says nothing about any.
+
+    lam >= 0 has the unit of 1 / Omega. Raises InputError for a negative lam, unknown words, and gamma anywhere but in "online".
     Source: Kirkpatrick et al. 2017, eq. 3; the proximal step: Parikh & Boyd 2014, section 6.1.1. Book: book/ewc, "The springs".
     """
 
-    lam: float = 1.0
-    step: str = "implicit"
+    keeps = ("omega", "theta_star")
+    lam: Strength
+    pull: Literal["implicit", "explicit"] = "implicit"
+    carry: Carry = "separate"
+    gamma: Share | None = None
 
     def __post_init__(self) -> None:
-        nonnegative(self, "lam")
-        if self.step not in ("implicit", "explicit"):
-            raise ValueError(f'{type(self).__name__}.step must be "implicit" or "explicit", got {self.step!r}')
+        super().__post_init__()
+        if type(self).importance is Spring.importance:
+            raise InputError(f"{type(self).__name__} must say how stiff its springs are: give it a method `importance`")
+        if (self.gamma is None) == (self.carry == "online"):
+            name = type(self).__name__
+            raise InputError(f'{name}.gamma belongs to carry="online", got gamma={self.gamma!r} and carry={self.carry!r}')
 
-    def importance(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> Float[Tensor, " P"]:
+    def importance(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> Float[Tensor, " P"]:
         """Omega [P] >= 0, the stiffness that one finished task gives each parameter."""
-        raise NotImplementedError(f"{type(self).__name__} must say how stiff its springs are")
-
-    def consolidate(self, state: State, omega: Tensor, theta: Tensor) -> State:
-        """Join the new spring (Omega at theta) with the old: the sum of springs is again one spring."""
-        return merge(state, omega, theta)
+        raise NotImplementedError
 
     def start(self, net: Net, theta: Float[Tensor, " P"]) -> State:
         return {"omega": torch.zeros_like(theta), "theta_star": theta.clone()}
@@ -157,13 +168,17 @@ class Spring(Method):
 
     def loss(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Float[Tensor, ""]:
         data_loss = net.loss(theta, batch)
-        return data_loss + self.penalty(theta, state) if self.step == "explicit" else data_loss
+        return data_loss + self.penalty(theta, state) if self.pull == "explicit" else data_loss
 
-    def after_step(self, theta: Tensor, state: State, step: Step) -> tuple[Tensor, State]:
-        return (proximal(theta, state, step.eta * self.lam) if self.step == "implicit" else theta), state
+    def after_step(self, theta: Tensor, state: State, update: Update) -> tuple[Tensor, State]:
+        return (proximal(theta, state, update.eta * self.lam) if self.pull == "implicit" else theta), state
 
-    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> State:
-        return self.consolidate(state, self.importance(net, theta, state, task, rng), theta)
+    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> State:
+        omega = self.importance(net, theta, state, task, rng)
+        if self.carry == "separate":
+            return merge(state, omega, theta)
+        old = {"latest": 1.0, "online": self.gamma, "newest": 0.0}[self.carry] * state["omega"]
+        return state | {"omega": old + omega, "theta_star": theta}
 
 
 def proximal(theta: Tensor, state: State, strength: Tensor) -> Tensor:

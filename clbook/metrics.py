@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy import floating, ndarray
 
+from clbook.checks import InputError
+
 Matrix = Float[ndarray, "*runs T T"]
 Values = Float[ndarray, "*runs"] | floating  # one number per run; NumPy makes that of one run a scalar
 
@@ -54,14 +56,14 @@ def forgetting(R: Matrix) -> Values:
 def forward_transfer(R: Matrix, at_start: Float[ndarray, "*runs T"]) -> Values:
     """FWT = 1/(T-1) sum_{j > 0} (R[j-1, j] - b_j), with b the accuracy of the untrained network, `at_start` [..., T].
 
-    0 for one task. Raises ValueError when R has no upper triangle.
+    0 for one task. Raises InputError when R has no upper triangle.
     """
     R = _square(R)
     if R.shape[-1] == 1:
         return np.zeros(R.shape[:-2])
     ahead = np.diagonal(R, offset=1, axis1=-2, axis2=-1)
     if np.isnan(ahead).any():
-        raise ValueError("forward transfer needs accuracy on tasks not yet trained: run(..., future=True)")
+        raise InputError("forward transfer needs accuracy on tasks not yet trained: run(..., future=True)")
     return (ahead - at_start[..., 1:]).mean(-1)
 
 
@@ -69,14 +71,14 @@ def interval(values: Float[ndarray, "n *rest"], level: float = 0.95) -> tuple[nd
     """Mean and half-width of the `level` confidence interval over the first axis, by Student's t; NaN half-width for one value.
 
     half-width = t_{n-1} s / sqrt(n), with t the (1 + level) / 2 quantile on n - 1 degrees of freedom and s the standard
-    deviation with n - 1 below. Raises ValueError for no value and a level outside (0, 1).
+    deviation with n - 1 below. Raises InputError for no value and a level outside (0, 1).
     """
     from scipy.stats import t
 
     values = np.asarray(values, dtype=float)
     n = len(values)
     if n == 0 or not 0 < level < 1:
-        raise ValueError(f"an interval needs at least one value and a level between 0 and 1, got {n} and {level}")
+        raise InputError(f"an interval needs at least one value and a level between 0 and 1, got {n} and {level}")
     if n < 2:
         return values.mean(0), np.full(values.shape[1:], np.nan)
     return values.mean(0), t.ppf((1 + level) / 2, n - 1) * values.std(0, ddof=1) / np.sqrt(n)
@@ -85,7 +87,7 @@ def interval(values: Float[ndarray, "n *rest"], level: float = 0.95) -> tuple[nd
 def _square(R: Matrix) -> ndarray:
     R = np.asarray(R)
     if R.ndim < 2 or R.shape[-1] != R.shape[-2]:
-        raise ValueError(f"R must be [..., T, T], one row per task trained, got shape {R.shape}")
+        raise InputError(f"R must be [..., T, T], one row per task trained, got shape {R.shape}")
     return R
 
 

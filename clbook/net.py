@@ -7,16 +7,21 @@ gradient, the straight line between two solutions. Book: notebooks/01_forgetting
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from clbook.scenarios import LOSSES, Batch, Scenario
+from clbook.checks import Count, InputError, ShareBelowOne, checked, short
+from clbook.likelihood import Categorical, Likelihood
+from clbook.scenarios import Batch, Scenario
 
 Gates = dict[str, Tensor]
+STATISTICS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU)
 
 
 class Gate(nn.Module):
@@ -40,21 +45,26 @@ class Gate(nn.Module):
 class Net:
     """An nn.Module as a pure function of its parameters, written as one vector.
 
-    `net(theta, x)` are the outputs for x [B, D] with parameters theta [P]; `net.init(seed)` is a fresh theta. `factory`
-    builds the module. Every parameter must be used in the forward pass.
+    `net(theta, x)` are the outputs for inputs x [B, ...] with parameters theta [P]; `net.init(seed)` is a fresh theta.
+    `factory` builds the module. Every parameter must be used in the forward pass. `example` is an input [1, ...] with which
+    that pass is recorded, so that the order of the layers is known; `run` gives its own where there is none.
 
-    Raises ValueError for layers with statistics over a batch (BatchNorm) or with randomness of their own (Dropout): with
+    Raises InputError for layers with statistics over a batch (BatchNorm) or with randomness of their own (Dropout): with
     them the outputs are no function of theta and x alone. So does a module in place of a factory.
     """
 
-    def __init__(self, factory: Callable[[], nn.Module], loss: str = "classification") -> None:
-        if loss not in LOSSES:
-            raise ValueError(f"unknown loss {loss!r}: choose one of {', '.join(LOSSES)}")
+    def __init__(self, factory: Callable[[], nn.Module], example: Tensor | None = None) -> None:
         if isinstance(factory, nn.Module):
-            raise ValueError(f"give a function that builds the network, lambda: {type(factory).__name__}(...), not the network")
-        self.factory, self.loss_name = factory, loss
+            raise InputError(f"give a function that builds the network, lambda: {type(factory).__name__}(...), not the network")
+        if not callable(factory):
+            raise InputError(f"factory must be a function that builds an nn.Module, got {short(factory)}")
+        self.factory, self.example = factory, example
+        self.given_likelihood: Likelihood | None = None
         with torch.random.fork_rng(devices=[]):
-            self.module = factory().eval()
+            self.module = factory()
+        if not isinstance(self.module, nn.Module):
+            raise InputError(f"factory must build an nn.Module, and it built {short(self.module)}")
+        self.module.eval()
         _check_layers(self.module)
         self.names = [name for name, _ in self.module.named_parameters()]
         self.shapes = [p.shape for p in self.module.parameters()]
@@ -72,7 +82,7 @@ class Net:
             torch.default_generator.manual_seed(seed)
             module = self.factory()
         if module is self.module:
-            raise ValueError(
+            raise InputError(
                 "the factory gives the same module twice, so every seed would start alike; it must build a new one"
             )
         return torch.cat([p.detach().flatten() for p in module.parameters()])
@@ -86,29 +96,67 @@ class Net:
         """Named parameters, or values shaped like them, joined into one vector [P]."""
         return torch.cat([parameters[n].reshape(-1) for n in self.names])
 
-    def __call__(self, theta: Float[Tensor, " P"], x: Float[Tensor, "B D"], gates: Gates | None = None) -> Float[Tensor, "B C"]:
-        """The outputs [B, C] of the network with parameters theta [P] for inputs x [B, D]."""
+    def __call__(
+        self, theta: Float[Tensor, " P"], x: Shaped[Tensor, "B *D"], gates: Gates | None = None
+    ) -> Float[Tensor, "B *C"]:
+        """The outputs [B, C] of the network with parameters theta [P] for inputs x [B, ...]; [B, T, C] for sequences."""
         buffers = {f"{name}.factor": factor for name, factor in (gates or {}).items()}
-        return functional_call(self.module, self.unflatten(theta) | buffers, (x,))
+        outputs: Tensor = functional_call(self.module, self.unflatten(theta) | buffers, (x,))
+        return outputs
 
     def loss(self, theta: Float[Tensor, " P"], batch: Batch) -> Float[Tensor, ""]:
-        """The task's own loss, averaged over the batch: masked cross-entropy, or squared error of the reconstruction."""
-        return batch_loss(self(theta, batch.x, batch.gates), batch, self.loss_name)
+        """The task's own loss: - log p(y | f(x)), averaged over the batch (masked cross-entropy if nothing else was said)."""
+        return self.likelihood.loss(self(theta, batch.x, batch.gates), batch.y, batch.mask)
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """What the outputs mean: what `told` was given, else one class of several."""
+        return Categorical() if self.given_likelihood is None else self.given_likelihood
+
+    def told(self, likelihood: Likelihood | None = None, example: Tensor | None = None) -> Net:
+        """The same network, told what its outputs mean and what its inputs look like."""
+        net = Net(self.factory, self.example if example is None else example)
+        net.given_likelihood = self.given_likelihood if likelihood is None else likelihood
+        return net
+
+    @cached_property
+    def layers(self) -> tuple[str, ...]:
+        """The modules that own parameters, in the order in which the forward pass calls them; the last gives the outputs.
+
+        A parameter belongs to the innermost module that is called. Raises InputError where there is no example to pass.
+        """
+        return tuple(dict.fromkeys(sorted(self.layer_of.values(), key=self._calls.index)))
+
+    @cached_property
+    def layer_of(self) -> dict[str, str]:
+        """The layer of each parameter, by name."""
+        return {name: next(m for m in _outwards(name) if m in self._calls) for name in self.names}
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape of the outputs for one sample: (C,), or (T, C) for a sequence."""
+        return tuple(self._recorded[1].shape[1:])
+
+    @property
+    def n_outputs(self) -> int:
+        """C, the number of outputs."""
+        return self.output_shape[-1]
 
     def last(self, layers: int = 1, outputs: Bool[Tensor, " C"] | None = None) -> Bool[Tensor, " P"]:
         """Which entries of theta [P] belong to the last `layers` layers; with `outputs` [C], of the very last only those rows.
 
-        Raises ValueError for fewer than one layer or more than there are.
+        Raises InputError for fewer than one layer or more than there are.
         """
-        layer_of = [name.rpartition(".")[0] for name in self.names]
-        order = list(dict.fromkeys(layer_of))
-        if not 1 <= layers <= len(order):
-            raise ValueError(f"this network has {len(order)} layers, so 1..{len(order)} can be chosen, got {layers}")
-        parts = [torch.full(shape, layer in order[-layers:]) for shape, layer in zip(self.shapes, layer_of, strict=True)]
-        if outputs is not None:
-            for part, layer in zip(parts, layer_of, strict=True):
-                part &= outputs.cpu().view(-1, *[1] * (part.dim() - 1)) if layer == order[-1] else torch.tensor(True)
-        return torch.cat([part.flatten() for part in parts])
+        most = len(self.layers)
+        if not 1 <= layers <= most:
+            raise InputError(f"this network has {most} layers, so 1..{most} can be chosen, got {layers}")
+        parts = []
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            part = torch.full(shape, self.layer_of[name] in self.layers[-layers:])
+            if outputs is not None and self.layer_of[name] == self.layers[-1]:
+                part &= outputs.cpu().view(-1, *[1] * (part.dim() - 1))
+            parts.append(part.flatten())
+        return torch.cat(parts)
 
     def dropout(self, shape: tuple[int, ...], generator: torch.Generator) -> Gates:
         """One random gate [*shape, width] per layer that has dropout: 0 with probability p, else 1 / (1 - p)."""
@@ -118,33 +166,45 @@ class Net:
             if g.dropout > 0
         }
 
-    def with_loss(self, loss: str) -> Net:
-        """The same network trained on another loss."""
-        return Net(self.factory, loss)
+    @property
+    def _calls(self) -> list[str]:
+        return self._recorded[0]
+
+    @cached_property
+    def _recorded(self) -> tuple[list[str], Tensor]:
+        """The names of all modules in the order of their first call, and the outputs for the example."""
+        if self.example is None:
+            raise InputError("the order of the layers shows in a forward pass: give Net(factory, example=x[:1])")
+        calls: list[str] = []
+        modules = self.module.named_modules()
+        hooks = [m.register_forward_pre_hook(lambda m, args, name=name: calls.append(name)) for name, m in modules]
+        try:
+            with torch.no_grad():
+                first = next(self.module.parameters())
+                x = self.example.to(first.device)
+                outputs: Tensor = self.module(x.to(first.dtype) if x.is_floating_point() else x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return list(dict.fromkeys(calls)), outputs
 
 
-def batch_loss(outputs: Tensor, batch: Batch, loss: str = "classification") -> Tensor:
-    """Mean loss of outputs [B, C]: cross-entropy over the outputs that count, or squared error against x."""
-    if loss == "reconstruction":
-        return (outputs - batch.x).square().mean()
-    return nn.functional.cross_entropy(masked(outputs, batch.mask), batch.y)
+def _outwards(name: str) -> Iterator[str]:
+    """The modules around a parameter, from the innermost to the whole network, which is named ""."""
+    while name:
+        name = name.rpartition(".")[0]
+        yield name
 
 
-def masked(outputs: Tensor, mask: Tensor) -> Tensor:
-    """Outputs [B, C] with those that do not count (mask [C] or [B, C] False) at minus infinity: softmax ignores them."""
-    return outputs.masked_fill(~mask, -math.inf)
-
-
-def mlp(n_in: int, n_out: int, hidden: Sequence[int] = (400, 400), dropout: tuple[float, float] = (0.0, 0.0)) -> Net:
+@checked
+def mlp(
+    n_in: Count, n_out: Count, hidden: Sequence[Count] = (400, 400), dropout: tuple[ShareBelowOne, ShareBelowOne] = (0.0, 0.0)
+) -> Net:
     """A fully connected ReLU network n_in - hidden - n_out with PyTorch's own initialisation.
 
-    `dropout` = (p on the input, p on every hidden layer), active in training only. Raises ValueError for a layer without
+    `dropout` = (p on the input, p on every hidden layer), active in training only. Raises InputError for a layer without
     units and for probabilities outside [0, 1).
     """
-    if min([n_in, n_out, *hidden]) < 1:
-        raise ValueError(f"every layer needs at least one unit, got {[n_in, *hidden, n_out]}")
-    if len(dropout) != 2 or not all(0 <= p < 1 for p in dropout):
-        raise ValueError(f"dropout must be two probabilities in [0, 1), got {dropout}")
 
     def factory() -> nn.Module:
         layers: list[nn.Module] = [Gate(n_in, dropout[0])] if dropout[0] else []
@@ -152,16 +212,19 @@ def mlp(n_in: int, n_out: int, hidden: Sequence[int] = (400, 400), dropout: tupl
             layers += [nn.Linear(a, b), nn.ReLU(), Gate(b, dropout[1])]
         return nn.Sequential(*layers, nn.Linear([n_in, *hidden][-1], n_out))
 
-    return Net(factory)
+    return Net(factory, torch.zeros(1, n_in))
 
 
-def cnn(shape: tuple[int, int, int], n_out: int, channels: Sequence[int] = (16, 32), hidden: int = 128) -> Net:
+@checked
+def cnn(
+    shape: tuple[Count, Count, Count], n_out: Count, channels: Sequence[Count] = (16, 32), hidden: Count = 128
+) -> Net:
     """A small convolutional network for flat images [B, D] of the given shape: 3x3 convolutions, each halved by pooling.
 
-    Raises ValueError for images too small to be halved once a layer.
+    Raises InputError for images too small to be halved once a layer.
     """
     if min(shape[1:]) < 2 ** len(channels):
-        raise ValueError(f"{len(channels)} poolings need images of at least {2 ** len(channels)} pixels a side, got {shape}")
+        raise InputError(f"{len(channels)} poolings need images of at least {2 ** len(channels)} pixels a side, got {shape}")
 
     def factory() -> nn.Module:
         layers: list[nn.Module] = [nn.Unflatten(1, shape)]
@@ -171,22 +234,72 @@ def cnn(shape: tuple[int, int, int], n_out: int, channels: Sequence[int] = (16, 
         flat = channels[-1] * side[0] * side[1]
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, hidden), nn.ReLU(), Gate(hidden), nn.Linear(hidden, n_out))
 
-    return Net(factory)
+    return Net(factory, torch.zeros(1, math.prod(shape)))
+
+
+class Transformer(nn.Module):
+    """A causal transformer: tokens [B, T] to the outputs for the next token at every position [B, T, C], T <= context."""
+
+    def __init__(self, tokens: int, context: int, width: int, heads: int, depth: int) -> None:
+        super().__init__()
+        self.token, self.position = nn.Embedding(tokens, width), nn.Embedding(context, width)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, tokens)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.token(x) + self.position(torch.arange(x.shape[-1], device=x.device))  # [B, T, W]
+        for block in self.blocks:
+            h = block(h)
+        outputs: Tensor = self.head(self.norm(h))
+        return outputs
+
+
+class Block(nn.Module):
+    """Attention to what came before, then a layer of its own for every position; each adds to what it was given."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, h: Tensor) -> Tensor:
+        q, k, v = (p.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for p in self.qkv(self.norm_1(h)).chunk(3, -1))
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # [B, heads, T, T]
+        later = torch.ones(h.shape[-2:-1] * 2, dtype=torch.bool, device=h.device).triu(1)
+        seen = scores.masked_fill(later, -math.inf).softmax(-1) @ v
+        h = h + self.out(seen.transpose(-3, -2).flatten(-2))
+        return h + self.down(nn.functional.gelu(self.up(self.norm_2(h))))
+
+
+@checked
+def transformer(tokens: Count, context: Count, width: Count = 64, heads: Count = 4, depth: Count = 2) -> Net:
+    """A small causal transformer for token numbers [B, T <= context]: outputs [B, T, tokens] for the next token everywhere.
+
+    Raises InputError for a width that the heads do not divide. Source: Vaswani et al. 2017 (arXiv:1706.03762), with the
+    normalisation before each part, as in Radford et al. 2019.
+    """
+    if width % heads:
+        raise InputError(f"width must be a multiple of heads, got {width} and {heads}")
+    return Net(lambda: Transformer(tokens, context, width, heads, depth), torch.zeros(1, context, dtype=torch.int64))
 
 
 def default_net(scenario: Scenario, hidden: Sequence[int] = (400, 400)) -> Net:
     """The network `run` takes when it is given none: an MLP with the scenario's inputs and outputs."""
-    n_in = scenario.data.x.shape[1]
-    return mlp(n_in, n_in if scenario.loss == "reconstruction" else scenario.n_outputs, hidden).with_loss(scenario.loss)
+    x = scenario.data.x
+    if x.dim() != 2 or not x.is_floating_point():
+        raise InputError(f"only flat inputs [N, D] get a network by themselves: give net=..., got {list(x.shape)}, {x.dtype}")
+    return mlp(x.shape[1], scenario.n_outputs, hidden)
 
 
 def _check_layers(module: nn.Module) -> None:
     for name, layer in module.named_modules():
-        kind = type(layer).__name__
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) or getattr(layer, "running_mean", None) is not None:
-            raise ValueError(
-                f"layer {name!r} ({kind}) takes statistics over a batch, so the outputs are no function of theta and x alone; "
+        what = type(layer).__name__
+        if isinstance(layer, STATISTICS) or getattr(layer, "running_mean", None) is not None:
+            raise InputError(
+                f"layer {name!r} ({what}) takes statistics over a batch, so the outputs are no function of theta and x alone; "
                 "use GroupNorm or LayerNorm, which look at one sample"
             )
-        if isinstance(layer, nn.modules.dropout._DropoutNd):
-            raise ValueError(f"layer {name!r} ({kind}) draws random numbers of its own; use mlp(..., dropout=(p, p)) or a Gate")
+        if isinstance(layer, RANDOM) or (isinstance(layer, nn.MultiheadAttention | nn.RNNBase) and layer.dropout):
+            raise InputError(f"layer {name!r} ({what}) draws random numbers of its own; use mlp(..., dropout=(p, p)) or a Gate")

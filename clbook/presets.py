@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TypeVar
 
+from clbook.checks import InputError
 from clbook.data import Data, load
 
 T = TypeVar("T")
@@ -34,9 +35,9 @@ class Preset:
 def preset(name: str | None = None) -> Preset:
     """The preset of that name, by default the one that CLBOOK_PRESET names, else "book".
 
-    Raises ValueError for an unknown name.
+    Raises InputError for an unknown name.
     """
     name = name or os.environ.get("CLBOOK_PRESET") or "book"
     if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r} (CLBOOK_PRESET): choose one of {', '.join(PRESETS)}")
+        raise InputError(f"unknown preset {name!r} (CLBOOK_PRESET): choose one of {', '.join(PRESETS)}")
     return Preset(name)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from clbook import metrics
+from clbook import metrics, store
+from clbook.checks import InputError, short
+from clbook.evaluate import Outcome
+from clbook.method import Method
+from clbook.scenarios import Scenario
+from clbook.version import __version__
 
+PER_RUN = ("R", "curve", "memory_bytes", "seconds", "n_params")  # the arrays with a leading axis of runs
+ARRAYS = (*PER_RUN, "curve_steps")
 SUMMARY = {
     "accuracy": metrics.average_accuracy,
     "forgetting": metrics.forgetting,
@@ -30,10 +36,10 @@ SUMMARY = {
 class Result:
     """The outcome of `run`.
 
-    R [runs, T, T]: accuracy on task j (last axis) after training on task i; NaN above the diagonal unless asked for.
-    curve [runs, E, T]: accuracy during training, measured at curve_steps [E, 2] = (task being trained, steps done in all).
+    R [runs, T, T]: score on task j (last axis) after training on task i, accuracy for classes; NaN above the diagonal unless
+    asked for. curve [runs, E, T]: the same during training, at curve_steps [E, 2] = (task being trained, steps done in all).
     runs: one dict per run, with the method's name, its fields and the seed. theta: each run's final parameters [P];
-    thetas: those after each task, if kept. memory_bytes, seconds: per run. info: provenance.
+    thetas: those after each task, if kept. memory_bytes, seconds, n_params (of the network trained): per run. info: provenance.
     """
 
     R: np.ndarray
@@ -43,22 +49,21 @@ class Result:
     names: list[str]
     memory_bytes: np.ndarray
     seconds: np.ndarray
+    n_params: np.ndarray
     info: dict[str, Any]
     theta: list[Tensor]
     thetas: list[list[Tensor]]
 
     @classmethod
-    def join(cls, outcomes: Sequence[Any], jobs: Sequence[tuple[Any, int]], scenario: Any, info: dict[str, Any]) -> Result:
+    def join(
+        cls, outcomes: Sequence[Outcome], jobs: Sequence[tuple[Method, int]], scenario: Scenario, info: dict[str, Any]
+    ) -> Result:
         """One Result from the outcomes of single runs."""
-        runs = [{"method": m.label, **{f.name: getattr(m, f.name) for f in fields(m)}, "seed": seed} for m, seed in jobs]
         return cls(
-            R=np.stack([o.R for o in outcomes]),
-            curve=np.stack([o.curve for o in outcomes]),
+            **{name: np.stack([getattr(o, name) for o in outcomes]) for name in PER_RUN},
             curve_steps=outcomes[0].curve_steps,
-            runs=runs,
+            runs=[{"method": m.label, **{f.name: getattr(m, f.name) for f in fields(m)}, "seed": seed} for m, seed in jobs],
             names=list(scenario.names),
-            memory_bytes=np.array([o.memory_bytes for o in outcomes]),
-            seconds=np.array([o.seconds for o in outcomes]),
             info=info,
             theta=[o.theta for o in outcomes],
             thetas=[o.thetas for o in outcomes],
@@ -67,15 +72,15 @@ class Result:
     def pick(self, **wanted: Any) -> Result:
         """The runs whose method, fields or seed have these values, e.g. pick(method="EWC", lam=100.0).
 
-        Raises ValueError when there is none.
+        Raises InputError when there is none.
         """
         keep = [i for i, r in enumerate(self.runs) if all(k in r and r[k] == v for k, v in wanted.items())]
         if not keep:
-            raise ValueError(f"no run has {wanted}; the runs are {self.runs}")
+            raise InputError(f"no run has {wanted}; the runs are {short(self.runs, 2000)}")
         lists = {n: getattr(self, n) for n in ("runs", "theta", "thetas")}  # a loaded result holds no theta
         return replace(
             self,
-            **{n: getattr(self, n)[keep] for n in ("R", "curve", "memory_bytes", "seconds")},
+            **{n: getattr(self, n)[keep] for n in PER_RUN},
             **{n: [v[i] for i in keep] if v else [] for n, v in lists.items()},
         )
 
@@ -107,40 +112,35 @@ class Result:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write PATH.npz (numbers) and PATH.json (runs and provenance); theta is not written."""
-        numbers, words = _files(path)
-        numbers.parent.mkdir(parents=True, exist_ok=True)
-        names = ("R", "curve", "curve_steps", "memory_bytes", "seconds")
-        np.savez_compressed(numbers, **{n: getattr(self, n) for n in names})
-        text = {"runs": self.runs, "names": self.names, "info": self.info}
-        words.write_text(json.dumps(text, indent=1, default=_plain) + "\n", encoding="utf-8")
+        store.write(path, self.arrays(), self.words())
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The numbers that are stored, by name."""
+        return {n: getattr(self, n) for n in ARRAYS}
+
+    def words(self) -> dict[str, Any]:
+        """What is stored beside the numbers."""
+        return {"runs": self.runs, "names": self.names, "info": self.info}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Result:
-        """Read what `save` wrote."""
-        numbers, words = _files(path)
-        text = json.loads(words.read_text(encoding="utf-8"))
-        text["runs"] = [{k: tuple(v) if isinstance(v, list) else v for k, v in r.items()} for r in text["runs"]]
-        with np.load(numbers, allow_pickle=False) as arrays:
-            return cls(**{n: arrays[n] for n in arrays.files}, **text, theta=[], thetas=[])
+        """Read what `save` wrote. Raises StoreError for a file that is cut off, altered or something else."""
+        return cls.of(*store.read(path))
+
+    @classmethod
+    def of(cls, arrays: dict[str, np.ndarray], words: dict[str, Any]) -> Result:
+        """A result from its stored arrays and words. Raises StoreError where some are missing."""
+        if missing := [n for n in ARRAYS if n not in arrays] + [n for n in ("runs", "names", "info") if n not in words]:
+            raise store.StoreError(f"this is no result of clbook {__version__}: it has no {', '.join(missing)}")
+        runs = [{k: tuple(v) if isinstance(v, list) else v for k, v in r.items()} for r in words["runs"]]
+        return cls(
+            **{n: arrays[n] for n in ARRAYS}, runs=runs, names=words["names"], info=words["info"], theta=[], thetas=[]
+        )
 
 
-def _files(path: str | os.PathLike[str]) -> tuple[Path, Path]:
-    """PATH.npz and PATH.json; a PATH such as "lam-0.5" keeps its dot."""
-    stem = str(path).removesuffix(".npz").removesuffix(".json")
-    return Path(f"{stem}.npz"), Path(f"{stem}.json")
-
-
-def _plain(value: Any) -> Any:
-    """A NumPy number as Python's own, which JSON knows; anything else as its text."""
-    return value.item() if isinstance(value, np.generic) else str(value)
-
-
-def provenance(
-    training: Any, scenario: Any, device: torch.device, dtype: torch.dtype, seconds: float, net: Any
-) -> dict[str, Any]:
+def provenance(training: Any, scenario: Scenario, dtype: torch.dtype, seconds: float) -> dict[str, Any]:
     """Where numbers came from: settings, versions, device, wall time in seconds, git commit."""
-    import clbook
-
+    device = scenario.device
     return {
         "training": asdict(training),
         "scenario": {
@@ -149,16 +149,15 @@ def provenance(
             "tasks": len(scenario),
             "training samples": sum(len(r) for r in scenario.rows),
         },
-        "n_params": net.n_params,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})",
         "dtype": str(dtype).removeprefix("torch."),
         "seconds": round(seconds, 1),
-        "versions": {"clbook": clbook.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {"clbook": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "commit": _commit(),
     }
 
 
-@lru_cache
+@cache
 def _commit() -> str | None:
     """The commit of the checkout this package lies in, if it lies in one."""
     here = Path(__file__).resolve().parent

@@ -6,16 +6,16 @@ Book: book/families, "Long and short-term memory"; notebooks/06_families.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clbook.method import State, Step
-from clbook.methods.replay import ER, replayed
-from clbook.net import Net, masked
-from clbook.scenarios import Batch, Scenario
+from clbook.checks import Share, Strength
+from clbook.method import State, Update
+from clbook.methods.replay import ER
+from clbook.net import Net
+from clbook.scenarios import Batch
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,15 @@ class CLSER(ER):
     probability. The slow memory answers at test time. size = 0, fast = slow = 0 is fine-tuning.
 
     The paper moves a memory with probability r and decay alpha; this is that step's mean, a decay of 1 - r (1 - alpha).
-    The old samples' weight is ER's (`lam`); the paper's is 1/2. Raises ValueError for a decay outside [0, 1] and as ER.
+    The old samples' weight is ER's (`lam`); the paper's is 1/2. Raises InputError for a decay outside [0, 1] and as ER.
     Source: Arani et al. 2022 (arXiv:2201.12604), algorithm 1.
     """
 
-    needs_labels: ClassVar[bool] = True
     label = "CLS-ER"
-    beta: float = 0.1
-    fast: float = 0.99
-    slow: float = 0.999
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _shares(self, "fast", "slow")
+    keeps = ("theta_fast", "theta_slow")
+    beta: Strength = 0.1
+    fast: Share = 0.99
+    slow: Share = 0.999
 
     def start(self, net: Net, theta: Float[Tensor, " P"]) -> State:
         averages = {"theta_fast": theta.clone(), "theta_slow": theta.clone()}
@@ -47,15 +43,17 @@ class CLSER(ER):
 
     def loss(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Float[Tensor, ""]:
         loss = super().loss(net, theta, state, batch)
-        if "x" not in batch.extra:
+        old = batch.old
+        if old is None:
             return loss
-        old = replayed(batch)
         z_fast, z_slow = (net(state[name], old.x) for name in ("theta_fast", "theta_slow"))  # [B, C]
-        p_fast, p_slow = (masked(z, old.mask).softmax(-1).gather(-1, old.y[:, None]) for z in (z_fast, z_slow))
-        gap = (net(theta, old.x, old.gates) - torch.where(p_slow > p_fast, z_slow, z_fast)) * old.mask
-        return loss + self.beta * gap.square().sum() / old.mask.sum()
+        p_fast, p_slow = (net.likelihood.log_p(z, old.y, old.mask) for z in (z_fast, z_slow))  # [B]
+        better = (p_slow > p_fast).view(-1, *[1] * (z_slow.dim() - 1))
+        gap = net(theta, old.x, old.gates) - torch.where(better, z_slow, z_fast)
+        counts = old.mask.view(len(gap), *[1] * (gap.dim() - 2), -1).expand_as(gap)  # outputs that count
+        return loss + self.beta * (gap * counts).square().sum() / counts.sum()
 
-    def after_step(self, theta: Tensor, state: State, step: Step) -> tuple[Tensor, State]:
+    def after_step(self, theta: Tensor, state: State, update: Update) -> tuple[Tensor, State]:
         steps = state["steps"] + 1
         least = 1 / (steps + 1)  # an average over few steps must not remember the random start
         fast = torch.lerp(state["theta_fast"], theta, least.clamp_min(1 - self.fast))
@@ -64,9 +62,6 @@ class CLSER(ER):
 
     def predict(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Tensor:
         return net(state["theta_slow"], batch.x)
-
-    def memory_bytes(self, state: State, scenario: Scenario) -> int:
-        return super().memory_bytes(state, scenario) + 4 * (state["theta_fast"].numel() + state["theta_slow"].numel())
 
 
 @dataclass(frozen=True)
@@ -77,30 +72,18 @@ class FastWeights(ER):
     weight then decays, fast <- decay fast. What is learned in a hurry fades; what keeps coming back stays. Old samples come
     from ER's buffer; size = 0 leaves the two kinds of weight alone. decay = 1 or rho = 1 is plain ER.
 
-    Raises ValueError for rho or decay outside [0, 1] and as ER.
+    Raises InputError for rho or decay outside [0, 1] and as ER.
     Source: Hinton & Plaut 1987, "Using fast weights to deblur old memories".
     """
 
     label = "fast weights"
-    rho: float = 0.1
-    decay: float = 0.99
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _shares(self, "rho", "decay")
+    keeps = ("fast",)
+    rho: Share = 0.1
+    decay: Share = 0.99
 
     def start(self, net: Net, theta: Float[Tensor, " P"]) -> State:
         return super().start(net, theta) | {"fast": torch.zeros_like(theta)}
 
-    def after_step(self, theta: Tensor, state: State, step: Step) -> tuple[Tensor, State]:
-        fast = state["fast"] + (1 - self.rho) * (theta - step.before)
+    def after_step(self, theta: Tensor, state: State, update: Update) -> tuple[Tensor, State]:
+        fast = state["fast"] + (1 - self.rho) * (theta - update.before)
         return theta - (1 - self.decay) * fast, state | {"fast": self.decay * fast}
-
-    def memory_bytes(self, state: State, scenario: Scenario) -> int:
-        return super().memory_bytes(state, scenario) + 4 * state["fast"].numel()
-
-
-def _shares(method: ER, *names: str) -> None:
-    for name in names:
-        if getattr(method, name) > 1:
-            raise ValueError(f"{type(method).__name__}.{name} must lie between 0 and 1, got {getattr(method, name)}")

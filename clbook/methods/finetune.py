@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from clbook.method import Method, State
 from clbook.scenarios import Scenario
@@ -21,7 +20,7 @@ class Joint(Method):
     Each task's turn draws as many batches as any method gets for it, from all tasks alike and with all outputs.
     """
 
-    sees: ClassVar[str] = "all"
+    sees = "all"
 
     def memory_bytes(self, state: State, scenario: Scenario) -> int:
         return all_data(scenario)
@@ -34,7 +33,7 @@ class Cumulative(Method):
     Each task's turn draws as many batches as any method gets for it, so the passes over the growing data grow fewer.
     """
 
-    sees: ClassVar[str] = "seen"
+    sees = "seen"
 
     def memory_bytes(self, state: State, scenario: Scenario) -> int:
         return all_data(scenario)
@@ -42,4 +41,4 @@ class Cumulative(Method):
 
 def all_data(scenario: Scenario) -> int:
     """Bytes of all training data of all tasks: one for each input value, as in the files of MNIST, and one for the label."""
-    return sum(len(rows) for rows in scenario.rows) * (scenario.data.x.shape[1] + 1)
+    return sum(len(rows) for rows in scenario.rows) * (scenario.data.x[0].numel() + 1)

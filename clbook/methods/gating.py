@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import grad
 
-from clbook.method import Method, State, Step, nonnegative
+from clbook.checks import AtLeastOne, InputError, ShareBelowOne, Strength
+from clbook.method import Method, Rng, State, Update
 from clbook.net import Gate, Gates, Net
 from clbook.scenarios import Batch, Scenario, Task
 
@@ -25,42 +25,35 @@ class XdG(Method):
     a gradient of exactly zero and stay bit-identical (with keep_optimizer, an optimiser's momentum still moves them). A
     weight between two units that are on is not protected from this task. drop = 0 is fine-tuning.
 
-    A task that has not been trained yet is seen through the newest gates. Raises ValueError for drop outside [0, 1), a
+    A task that has not been trained yet is seen through the newest gates. Raises InputError for drop outside [0, 1), a
     network without hidden gates, and where the task is not known at test time.
     Source: Masse et al. 2018 (arXiv:1802.01569), there with EWC or SI on top; alone: van de Ven & Tolias 2019.
     """
 
-    needs_task: ClassVar[bool] = True
-    drop: float = 0.8
-
-    def __post_init__(self) -> None:
-        nonnegative(self, "drop")
-        if self.drop >= 1:
-            raise ValueError(f"XdG.drop must lie in [0, 1), got {self.drop}")
+    needs_task = True
+    drop: ShareBelowOne = 0.8
 
     def start(self, net: Net, theta: Float[Tensor, " P"]) -> State:
-        return {"gates": theta.new_zeros((0, sum(hidden_gates(net, self).values())))}  # [tasks seen, W]
+        width = sum(hidden_gates(net, self).values())
+        return {"gates": torch.zeros((0, width), dtype=torch.bool, device=theta.device)}  # [tasks seen, W], a byte each
 
-    def before_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> tuple[Tensor, State]:
+    def before_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> tuple[Tensor, State]:
         rows = []
         for width in hidden_gates(net, self).values():
             off = torch.randperm(width, generator=rng)[: min(round(self.drop * width), width - 1)]  # one unit at least is on
-            rows.append(torch.ones(width).index_fill(0, off, 0.0))
-        return theta, {"gates": torch.cat([state["gates"], torch.cat(rows)[None].to(theta)])}
+            rows.append(torch.ones(width, dtype=torch.bool).index_fill(0, off, False))
+        return theta, {"gates": torch.cat([state["gates"], torch.cat(rows)[None].to(theta.device)])}
 
     def loss(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Float[Tensor, ""]:
-        return net.loss(theta, batch._replace(gates=self.gates(net, state, batch)))
+        return net.loss(theta, batch._replace(gates=self.gates(net, theta, state, batch)))
 
     def predict(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Tensor:
-        return net(theta, batch.x, self.gates(net, state, batch))
+        return net(theta, batch.x, self.gates(net, theta, state, batch))
 
-    def gates(self, net: Net, state: State, batch: Batch) -> Gates:
+    def gates(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Gates:
         """The gates of the batch's tasks, times those of dropout."""
-        return with_factors(net, self, batch, state["gates"][batch.task.clamp(max=len(state["gates"]) - 1)])
-
-    def memory_bytes(self, state: State, scenario: Scenario) -> int:
-        """One byte a gate."""
-        return state["gates"].numel()
+        rows = state["gates"][batch.task.clamp(max=len(state["gates"]) - 1)]
+        return with_factors(net, self, batch, rows.to(theta.dtype))
 
 
 class Attentive(nn.Module):
@@ -88,31 +81,26 @@ class HAT(Method):
     the outputs of earlier tasks. So the answers for an earlier task never change. The lock holds back the optimiser's step
     and not the gradient, so it holds with Adam too.
 
-    For fully connected networks. Raises ValueError for other networks, s_max < 1, a negative c, and where the task is not
+    For fully connected networks. Raises InputError for other networks, s_max < 1, a negative c, and where the task is not
     known at test time. Source: Serra et al. 2018 (arXiv:1801.01423), section 2.
     """
 
-    needs_task: ClassVar[bool] = True
-    c: float = 0.75
-    s_max: float = 400.0
-
-    def __post_init__(self) -> None:
-        nonnegative(self, "c", "s_max")
-        if self.s_max < 1:
-            raise ValueError(f"HAT.s_max must be at least 1, got {self.s_max}")
+    needs_task = True
+    c: Strength = 0.75
+    s_max: AtLeastOne = 400.0
 
     def extend(self, net: Net, scenario: Scenario) -> Net:
         width = sum(hidden_gates(net, self).values())
-        extended = Net(lambda: Attentive(net.factory(), len(scenario), width), net.loss_name)
-        lock(extended, torch.ones(width), torch.ones(net.shapes[-1][0]), torch.ones(len(scenario)))  # speaks up before training
+        extended = Net(lambda: Attentive(net.factory(), len(scenario), width))
+        lock(extended, torch.ones(width), torch.ones(net.n_outputs), torch.ones(len(scenario)))  # speaks up before training
         return extended
 
     def start(self, net: Net, theta: Float[Tensor, " P"]) -> State:
         e = net.unflatten(theta)["embedding"]
-        none = {"used": e[0], "outputs": theta[: net.shapes[-1][0]], "tasks": e[:, 0], "locked": theta.bool()}
+        none = {"used": e[0], "outputs": theta[: net.n_outputs], "tasks": e[:, 0], "locked": theta.bool()}
         return {name: torch.zeros_like(v) for name, v in none.items()} | {"s": theta.new_tensor(1 / self.s_max)}
 
-    def before_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> tuple[Tensor, State]:
+    def before_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> tuple[Tensor, State]:
         return theta, state | {"s": theta.new_tensor(1 / self.s_max)}
 
     def loss(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Float[Tensor, ""]:
@@ -127,11 +115,11 @@ class HAT(Method):
         slope = ((s * e).clamp(-50, 50).cosh() + 1) / (e.cosh() + 1)  # of sigmoid(e) over that of sigmoid(s e)
         return net.flatten(parts | {"embedding": parts["embedding"] * slope * self.s_max / s})
 
-    def after_step(self, theta: Tensor, state: State, step: Step) -> tuple[Tensor, State]:
-        s = 1 / self.s_max + (self.s_max - 1 / self.s_max) * step.done
-        return torch.where(state["locked"], step.before, theta), state | {"s": s}
+    def after_step(self, theta: Tensor, state: State, update: Update) -> tuple[Tensor, State]:
+        s = 1 / self.s_max + (self.s_max - 1 / self.s_max) * update.done
+        return torch.where(state["locked"], update.before, theta), state | {"s": s}
 
-    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> State:
+    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> State:
         e = net.unflatten(theta)["embedding"]
         used = torch.maximum(state["used"], (e[task.index] > 0).to(theta.dtype))
         outputs = torch.maximum(state["outputs"], task.mask.to(theta.dtype))
@@ -159,7 +147,7 @@ def hidden_gates(net: Net, method: Method) -> dict[str, int]:
         if layers and isinstance(module, Gate):
             found[name] = module.width
     if not found:
-        raise ValueError(f"{method.label} gates hidden units, and this network has no Gate behind a layer; use mlp or cnn")
+        raise InputError(f"{method.label} gates hidden units, and this network has no Gate behind a layer; use mlp or cnn")
     return found
 
 
@@ -175,7 +163,7 @@ def lock(net: Net, used: Float[Tensor, " W"], outputs: Float[Tensor, " C"], task
     layers = [(n, m) for n, m in net.module.named_modules() if isinstance(m, nn.Linear)]
     gates = [m.width for m in net.module.modules() if isinstance(m, Gate)][-len(layers) + 1 :]
     if gates != [m.out_features for _, m in layers[:-1]] or len(net.names) != 2 * len(layers) + 1:
-        raise ValueError("HAT needs a fully connected network with a Gate on every hidden layer, such as mlp")
+        raise InputError("HAT needs a fully connected network with a Gate on every hidden layer, such as mlp")
     units = [used.new_ones(layers[0][1].in_features), *used.split(gates), outputs]
     parts = {"embedding": tasks[:, None].expand(-1, len(used)) > 0}
     for (name, _), below, above in zip(layers, units[:-1], units[1:], strict=True):

@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, vmap
 
-from clbook.method import State
-from clbook.methods.replay import Rehearsal, packed, replayed
+from clbook.checks import InputError, Strength
+from clbook.method import Rng, State
+from clbook.methods.replay import Rehearsal
 from clbook.net import Net
 from clbook.scenarios import Batch, Scenario
 
@@ -29,8 +30,8 @@ class AGEM(Rehearsal):
     label = "A-GEM"
 
     def direction(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Float[Tensor, " P"]:
-        g = grad(lambda t: net.loss(t, batch))(theta)
-        return project(g, grad(lambda t: net.loss(t, replayed(batch)))(theta)) if "x" in batch.extra else g
+        g, old = grad(lambda t: net.loss(t, batch))(theta), batch.old
+        return g if old is None else project(g, grad(lambda t: net.loss(t, old))(theta))
 
 
 @dataclass(frozen=True)
@@ -41,34 +42,33 @@ class GEM(Rehearsal):
     kept samples (the paper: on all of them). Through the dual, z = g + G^T v with v = argmin_{v >= margin} |g + G^T v|^2 / 2;
     margin > 0 (0.5 in the paper) leans towards the old tasks. The dual has one number a task and is solved under vmap.
 
-    Raises ValueError for a negative margin, or a reservoir, which can lose all samples of a task.
+    Raises InputError for a negative margin, or a reservoir, which can lose all samples of a task.
     Source: Lopez-Paz & Ranzato 2017 (arXiv:1706.08840), eqs. 8-11.
     """
 
-    margin: float = 0.5
+    margin: Strength = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.buffer != "balanced":
-            raise ValueError(f'GEM needs samples of every task: buffer must be "balanced", got {self.buffer!r}')
+            raise InputError(f'GEM needs samples of every task: buffer must be "balanced", got {self.buffer!r}')
 
-    def prepare(self, state: State, scenario: Scenario, k: int, batch_size: int, rng: torch.Generator) -> dict[str, Tensor]:
-        kept = state["kept"]
+    def prepare(self, state: State, scenario: Scenario, k: int, batch: Batch, rng: Rng) -> Batch:
+        kept, size = state["kept"], len(batch.x)
         if len(kept) == 0:
-            return {}
+            return batch
         parts = []
         for j in range(k):  # a batch from each earlier task
             own = kept[kept[:, 0] == j]
-            parts.append(own[torch.randint(len(own), (batch_size,), generator=rng).to(own.device)])
+            parts.append(own[torch.randint(len(own), (size,), generator=rng).to(own.device)])
         drawn = torch.stack(parts)  # [k, B, 2]
-        return packed(scenario.batch(drawn[..., 0], drawn[..., 1], k), k)
+        return batch._replace(old=scenario.batch(drawn[..., 0], drawn[..., 1], k))
 
     def direction(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Float[Tensor, " P"]:
-        g = grad(lambda t: net.loss(t, batch))(theta)
-        if "x" not in batch.extra:
+        g, old = grad(lambda t: net.loss(t, batch))(theta), batch.old
+        if old is None:
             return g
-        old = replayed(batch)
-        one = grad(lambda t, x, y, mask: net.loss(t, old._replace(x=x, y=y, mask=mask)))
+        one = grad(lambda t, x, y, mask: net.loss(t, batch._replace(x=x, y=y, mask=mask)))  # under the batch's dropout
         return project_all(g, vmap(one, (None, 0, 0, 0))(theta, old.x, old.y, old.mask), self.margin)
 
 

@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from clbook.method import Method, State, nonnegative
-from clbook.net import Net, batch_loss, masked
+from clbook.checks import Count, InputError, Positive, Strength
+from clbook.method import Method, Rng, State
+from clbook.net import Net
 from clbook.scenarios import Batch, Scenario, Task
 
 
@@ -49,26 +50,19 @@ class DGR(Method):
     classifier's answer, and l the loss of the classifier plus that of the generator (`elbo`), which learns from x and x' too.
     The labels y' are hard, or with `distill` the old probabilities at a temperature (with `t_squared`, their loss times
     temperature^2). Where the outputs that count depend on the task, y' has a label for each earlier task.
-    lam = 0 is fine-tuning. Works without labels (`distill` changes nothing there). The generator wants Adam.
+    lam = 0 is fine-tuning. Works without labels (the old answer is then the old outputs). The generator wants Adam.
 
-    Raises ValueError for a negative lam, temperature <= 0, sizes < 1 and inputs outside [0, 1].
+    Raises InputError for a negative lam, temperature <= 0, sizes < 1 and inputs outside [0, 1].
     Source: Shin et al. 2017 (arXiv:1705.08690), eq. 2; weights, settings and distillation: van de Ven & Tolias 2019
     (arXiv:1904.07734).
     """
 
-    lam: float = 1.0
+    lam: Strength = 1.0
     distill: bool = False
-    temperature: float = 2.0
+    temperature: Positive = 2.0
     t_squared: bool = False
-    z: int = 100
-    hidden: int = 400
-
-    def __post_init__(self) -> None:
-        nonnegative(self, "lam", "temperature")
-        if self.temperature == 0:
-            raise ValueError(f"DGR.temperature must be positive, got {self.temperature}")
-        if min(self.z, self.hidden) < 1:
-            raise ValueError(f"DGR.z and DGR.hidden must be at least 1, got {self.z} and {self.hidden}")
+    z: Count = 100
+    hidden: Count = 400
 
     @property
     def label(self) -> str:
@@ -76,45 +70,43 @@ class DGR(Method):
 
     def extend(self, net: Net, scenario: Scenario) -> Net:
         x = scenario.data.x
-        if x.min() < 0 or x.max() > 1:
-            raise ValueError(f"DGR's generator draws inputs between 0 and 1, and the data lies in {x.min():g}..{x.max():g}")
-        return Net(lambda: WithDreams(net.factory(), VAE(x.shape[1], self.hidden, self.z)), net.loss_name)
+        if x.dim() != 2 or not x.is_floating_point() or x.min() < 0 or x.max() > 1:
+            raise InputError("DGR's generator draws flat inputs [N, D] between 0 and 1, and these are others")
+        return Net(lambda: WithDreams(net.factory(), VAE(x.shape[1], self.hidden, self.z)))
 
     def start(self, net: Net, theta: Float[Tensor, " P"]) -> State:
         return {"theta_old": theta.clone()}
 
-    def prepare(self, state: State, scenario: Scenario, k: int, batch_size: int, rng: torch.Generator) -> dict[str, Tensor]:
-        dtype = state["theta_old"].dtype
-        names = ("noise", "noise_old", "z") if k else ("noise",)
-        extra = {name: torch.randn(batch_size, self.z, generator=rng, dtype=dtype) for name in names}
+    def prepare(self, state: State, scenario: Scenario, k: int, batch: Batch, rng: Rng) -> Batch:
+        dtype, size = state["theta_old"].dtype, (len(batch.x), self.z)
+        drawn = {n: torch.randn(size, generator=rng, dtype=dtype) for n in (("noise", "noise_old", "z") if k else ("noise",))}
+        drawn = {n: v.to(batch.x.device) for n, v in drawn.items()}
         if k == 0:
-            return extra
+            return batch._replace(drawn=drawn)
         before, now = scenario.mask[k - 1, :k], scenario.mask[k, :k]  # [k, C], one row for each earlier task
-        return extra | {"before": before, "now": now, "earlier": torch.tensor(k, dtype=dtype)}
+        return batch._replace(drawn=drawn | {"before": before, "now": now})
 
     def loss(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Float[Tensor, ""]:
-        new = net.loss(theta, batch) + elbo(net, theta, batch.x, batch.extra["noise"])
-        if "z" not in batch.extra:
+        new = net.loss(theta, batch) + elbo(net, theta, batch.x, batch.drawn["noise"])
+        if "z" not in batch.drawn:
             return new
-        x = dream(net, state["theta_old"], batch.extra["z"])
-        old = self.recall(net, theta, state, batch._replace(x=x)) + elbo(net, theta, x, batch.extra["noise_old"])
-        k = self.lam * batch.extra["earlier"]
+        x = dream(net, state["theta_old"], batch.drawn["z"])
+        old = self.recall(net, theta, state, batch._replace(x=x)) + elbo(net, theta, x, batch.drawn["noise_old"])
+        k = self.lam * batch.task[0]  # tasks are counted from 0, so this is how many came before
         return (new + k * old) / (1 + k)
 
     def recall(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Float[Tensor, ""]:
-        """The classifier's loss on dreams x' [B, D]: on the old classifier's labels, a mean over the earlier tasks."""
-        f, f_old = net(theta, batch.x, batch.gates), net(state["theta_old"], batch.x)  # [B, C]
-        if net.loss_name == "reconstruction":
-            return batch_loss(f, batch, net.loss_name)
-        now, before = batch.extra["now"][:, None], batch.extra["before"][:, None]  # [k, 1, C]
-        if not self.distill:
-            y = masked(f_old[None], before).argmax(-1)  # [k, B]
-            return nn.functional.cross_entropy(masked(f[None], now).flatten(0, 1), y.flatten())
-        q = masked(f_old / self.temperature, before).softmax(-1)  # [k, B, C], 0 for the new outputs
-        log_p = masked(f / self.temperature, now).log_softmax(-1).masked_fill(~now, 0)
-        return -(q * log_p).sum(-1).mean() * (self.temperature**2 if self.t_squared else 1)
+        """The classifier's loss on dreams x' [B, D]: on the old classifier's answers, a mean over the earlier tasks."""
+        f, f_old, says = net(theta, batch.x, batch.gates), net(state["theta_old"], batch.x), net.likelihood  # [B, C]
+        now, before = batch.drawn["now"], batch.drawn["before"]  # [k, C]
+        if self.distill:
+            return says.distil(f, f_old, now, before, self.temperature) / len(now) * (
+                self.temperature**2 if self.t_squared else 1
+            )
+        losses = [says.loss(f, says.answer(f_old, old), new) for old, new in zip(before, now, strict=True)]
+        return torch.stack(losses).mean()
 
-    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> State:
+    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> State:
         return {"theta_old": theta.clone()}
 
     def memory_bytes(self, state: State, scenario: Scenario) -> int:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from clbook.checks import Count, Strength
 from clbook.importance import fisher
-from clbook.method import Method, State, merge
+from clbook.method import Rng, State, merge
 from clbook.methods.l2 import L2
 from clbook.net import Net
-from clbook.scenarios import Batch, Scenario, Task
+from clbook.scenarios import Batch, Task
 
 
 @dataclass(frozen=True)
@@ -24,40 +26,26 @@ class IMM(L2):
     (L2-transfer: lam / 2 ||theta - theta_{k-1}||^2). The merged network is for use between tasks; the next task goes on
     from theta_k. The mode is the lowest point of the merged spring of EWC; with equal Fishers it is the mean.
 
-    Raises ValueError for a negative lam and unknown names. "mode" needs class probabilities, "mean" no labels.
+    Raises InputError for a negative lam and unknown words. Needs no labels.
     Source: Lee et al. 2017 (arXiv:1703.08475), section 3, with equal alphas.
     """
 
-    lam: float = 0.0
-    how: str = "mode"
-    transfer: str = "weights"
-    n_samples: int = 1000
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.how not in ("mean", "mode"):
-            raise ValueError(f'{self.label}.how must be "mean" or "mode", got {self.how!r}')
-        if self.transfer not in ("weights", "none"):
-            raise ValueError(f'{self.label}.transfer must be "weights" or "none", got {self.transfer!r}')
-        if self.n_samples < 1:
-            raise ValueError(f"{self.label}.n_samples must be at least 1, got {self.n_samples}")
-
-    def extend(self, net: Net, scenario: Scenario) -> Net:
-        if self.how == "mode" and scenario.loss != "classification":
-            raise ValueError(f'{self.label}(how="mode") needs class probabilities, and the tasks have none; use how="mean"')
-        return net
+    lam: Strength = 0.0
+    matching: Literal["mean", "mode"] = "mode"
+    transfer: Literal["weights", "none"] = "weights"
+    n_samples: Count = 1000
 
     def start(self, net: Net, theta: Tensor) -> State:
         mine = {"weight": torch.zeros_like(theta), "merged": theta.clone(), "origin": theta.clone()}
         return super().start(net, theta) | mine | {"between": torch.zeros((), dtype=torch.bool, device=theta.device)}
 
-    def before_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> tuple[Tensor, State]:
+    def before_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> tuple[Tensor, State]:
         start = state["origin"] if self.transfer == "none" else theta
         return start, state | {"between": torch.zeros_like(state["between"])}
 
-    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> State:
+    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> State:
         weight = torch.ones_like(theta)
-        if self.how == "mode":
+        if self.matching == "mode":
             rows = torch.randperm(len(task.x), generator=rng)[: self.n_samples].to(task.x.device)
             weight = fisher(net, theta, task.x[rows], mask=task.mask)
         both = merge({"omega": state["weight"], "theta_star": state["merged"]}, weight, theta)
@@ -68,9 +56,10 @@ class IMM(L2):
     def predict(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Tensor:
         return net(torch.where(state["between"], state["merged"], theta), batch.x)
 
-    def memory_bytes(self, state: State, scenario: Scenario) -> int:
-        kept = ["merged"] + ["weight"] * (self.how == "mode") + ["origin"] * (self.transfer == "none")
-        return Method.memory_bytes(self, {k: state[k] for k in kept}, scenario)
+    @property
+    def keeps(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The merged network, and what its next merging or the next task's start needs."""
+        return ("merged", *["weight"] * (self.matching == "mode"), *["origin"] * (self.transfer == "none"))
 
 
 @dataclass(frozen=True)
@@ -80,5 +69,5 @@ class Average(IMM):
     theta = 1/K sum_k theta_k. What IMM's mean would be without carrying the weights from task to task.
     """
 
-    how: str = "mean"
-    transfer: str = "none"
+    matching: Literal["mean", "mode"] = "mean"
+    transfer: Literal["weights", "none"] = "none"

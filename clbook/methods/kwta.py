@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from clbook.checks import Count
 from clbook.method import Method
 from clbook.methods.gating import hidden_gates
 from clbook.net import Net
@@ -35,16 +36,12 @@ class KWTA(Method):
     needs no task at test time. There is no boosting of rare winners (Ahmad & Scheinkman 2019 add it), and without it the
     same units tend to win for all inputs: on the embedded digits it forgets as much as fine-tuning, or more.
 
-    Raises ValueError for k < 1 or a network without hidden gates.
+    Raises InputError for k < 1 or a network without hidden gates.
     Source: Majani et al. 1989; against forgetting: French 1991 (semi-distributed representations).
     """
 
     label = "k-WTA"
-    k: int = 40
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.k, int) or self.k < 1:
-            raise ValueError(f"KWTA.k must be a whole number >= 1, got {self.k!r}")
+    k: Count = 40
 
     def extend(self, net: Net, scenario: Scenario) -> Net:
         names = list(hidden_gates(net, self))
@@ -56,4 +53,4 @@ class KWTA(Method):
                 setattr(module.get_submodule(parent), child, nn.Sequential(module.get_submodule(name), Winners(self.k)))
             return module
 
-        return Net(factory, net.loss_name)
+        return Net(factory)

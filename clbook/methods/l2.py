@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clbook.method import Spring, State
+from clbook.method import Carry, Rng, Spring, State
 from clbook.net import Net
-from clbook.scenarios import Scenario, Task
+from clbook.scenarios import Task
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,8 @@ class L2(Spring):
     Source: Kirkpatrick et al. 2017, fig. 2A (the "L2" curves).
     """
 
-    def importance(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> Tensor:
+    keeps = ("theta_star",)  # the ones need no memory
+    carry: Carry = "newest"
+
+    def importance(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> Tensor:
         return torch.ones_like(theta)
-
-    def consolidate(self, state: State, omega: Tensor, theta: Tensor) -> State:
-        return state | {"omega": omega, "theta_star": theta}
-
-    def memory_bytes(self, state: State, scenario: Scenario) -> int:
-        return super().memory_bytes({"theta_star": state["theta_star"]}, scenario)  # the ones need no memory

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
+from pydantic import InstanceOf
 from torch import Tensor, nn
+from torch.func import grad, jacrev, vmap
 
-from clbook.importance import mas_importance
-from clbook.method import Spring, State
+from clbook import outer
+from clbook.checks import Count, InputError, Natural, checked
+from clbook.importance import CHUNK, Algorithm, per_chunk, slices
+from clbook.likelihood import Categorical
+from clbook.method import Carry, Rng, Spring, State
 from clbook.net import Gate, Net
-from clbook.scenarios import Task
-
-FORMS = ("norm", "outputs", "local")
+from clbook.scenarios import Scenario, Task
 
 
 @dataclass(frozen=True)
@@ -27,36 +31,70 @@ class MAS(Spring):
     `source` says which images are looked at, the "train" or the "test" ones of the task, and `only` keeps those of some
     outputs (classes): a user who meets only these. The paper's lambda is lam / 2.
 
-    Raises ValueError for a negative lam and unknown names.
+    Raises InputError for a negative lam, unknown words, and classes that no task has.
     Source: Aljundi et al. 2018 (arXiv:1711.09601), section 4.
     """
 
-    form: str = "norm"
-    source: str = "train"
-    only: tuple[int, ...] = ()
-    n_samples: int = 1000
+    form: Literal["norm", "outputs", "local"] = "norm"
+    source: Literal["train", "test"] = "train"
+    only: tuple[Natural, ...] = ()
+    n_samples: Count = 1000
+    carry: Carry = "latest"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.form not in FORMS:
-            raise ValueError(f"MAS.form must be one of {', '.join(FORMS)}, got {self.form!r}")
-        if self.source not in ("train", "test"):
-            raise ValueError(f'MAS.source must be "train" or "test", got {self.source!r}')
-        if self.n_samples < 1:
-            raise ValueError(f"MAS.n_samples must be at least 1, got {self.n_samples}")
+    def extend(self, net: Net, scenario: Scenario) -> Net:
+        if self.only and not scenario.labelled:
+            raise InputError(f"MAS.only picks images by their class, and these tasks have no classes; got {self.only}")
+        if missing := sorted(set(self.only) - set(scenario.relabel.unique().tolist())):
+            raise InputError(f"MAS.only names {missing}, and the outputs of these tasks are 0..{scenario.n_outputs - 1}")
+        if self.form == "local":
+            _check_chain(net)
+        return net
 
-    def importance(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> Tensor:
+    def importance(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> Tensor:
         x, y = (task.x, task.y) if self.source == "train" else (task.x_test, task.y_test)
-        keep = torch.isin(y, torch.tensor(self.only, device=y.device, dtype=y.dtype))
-        x = x[keep] if bool(keep.any()) else x
+        if self.only:
+            keep = torch.isin(y, torch.tensor(self.only, device=y.device, dtype=y.dtype))
+            x = x[keep] if bool(keep.any()) else x  # a task without any of these classes is looked at as a whole
         x = x[torch.randperm(len(x), generator=rng)[: self.n_samples].to(x.device)]
-        mask = None if net.loss_name == "reconstruction" else task.mask
+        mask = task.mask if isinstance(net.likelihood, Categorical) else None
         if self.form == "local":
             return local_importance(net, theta, x, mask=mask)
         return mas_importance(net, theta, x, mask=mask, per_output=self.form == "outputs")
 
-    def consolidate(self, state: State, omega: Tensor, theta: Tensor) -> State:
-        return {"omega": state["omega"] + omega, "theta_star": theta}
+
+@checked
+def mas_importance(
+    net: InstanceOf[Net],
+    theta: Float[Tensor, " P"],
+    x: Shaped[Tensor, "N *D"],
+    *,
+    mask: Bool[Tensor, " C"] | None = None,
+    algorithm: Algorithm = "auto",
+    per_output: bool = False,
+) -> Float[Tensor, " P"]:
+    """Memory aware synapses: Omega [P] = 1/N sum_n | d ||f(x_n; theta)||^2 / d theta |, no labels needed.
+
+    The absolute value is taken per sample. Outputs outside `mask` [C] are left out of the norm. With `per_output` each output
+    has its own gradient and backward pass: Omega = 1/N sum_n sqrt(sum_c (d f_c(x_n; theta) / d theta)^2).
+    Source: Aljundi et al. 2018 (arXiv:1711.09601), section 4.1. Book: book/mas.
+    """
+    if len(x) == 0:
+        raise InputError("an importance needs at least one sample, got none")
+
+    def values(t: Tensor, xn: Tensor) -> Tensor:
+        f = net(t, xn[None])[0]
+        return (f if mask is None else f[..., mask]).flatten()  # [K]
+
+    if outer.fits(net, theta, x, algorithm):
+        parts = (outer.sensitivities(net, theta, x[s], mask, per_output) for s in slices(len(x), CHUNK))
+    elif per_output:
+        jacobian = vmap(jacrev(values), (None, 0))
+        size = per_chunk(net, len(values(theta, x[0])))
+        parts = (jacobian(theta, x[s]).norm(dim=1).sum(0) for s in slices(len(x), size))
+    else:
+        gradient = vmap(grad(lambda t, xn: values(t, xn).square().sum()), (None, 0))
+        parts = (gradient(theta, x[s]).abs().sum(0) for s in slices(len(x), per_chunk(net, 1)))
+    return sum(parts, torch.zeros_like(theta)) / len(x)
 
 
 def local_importance(
@@ -66,13 +104,11 @@ def local_importance(
 
     Omega_ij = 1/N sum_n |d ||y(x_n)||^2 / d W_ij| = 1/N sum_n 2 |y_i(x_n) a_j(x_n)|,   y = relu(W a + b)
 
-    The last layer has no relu. Needs no backward pass. Raises ValueError for a network that is not a chain of Linear and
+    The last layer has no relu. Needs no backward pass. Raises InputError for a network that is not a chain of Linear and
     ReLU layers, as mlp makes.
     Source: Aljundi et al. 2018, section 4.3.
     """
-    layers = dict(net.module.named_children())
-    if not isinstance(net.module, nn.Sequential) or not all(isinstance(m, nn.Linear | nn.ReLU | Gate) for m in layers.values()):
-        raise ValueError(f"the local form needs a chain of Linear and ReLU layers, got {type(net.module).__name__}")
+    layers = _check_chain(net)
     p, omega, a = net.unflatten(theta), {}, x
     linear = [name for name, m in layers.items() if isinstance(m, nn.Linear)]
     for name in linear:
@@ -82,3 +118,10 @@ def local_importance(
         omega[f"{name}.bias"] = 2 * y.abs().mean(0)
         a = y
     return net.flatten(omega)
+
+
+def _check_chain(net: Net) -> dict[str, nn.Module]:
+    layers = dict(net.module.named_children())
+    if not isinstance(net.module, nn.Sequential) or not all(isinstance(m, nn.Linear | nn.ReLU | Gate) for m in layers.values()):
+        raise InputError(f"the local form needs a chain of Linear and ReLU layers, got {type(net.module).__name__}")
+    return layers

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clbook.method import Method, State, Step, nonnegative
+from clbook.checks import InputError, Share
+from clbook.method import Method, Rng, State, Update
 from clbook.net import Net
 from clbook.scenarios import Batch, Scenario, Task
 
@@ -26,49 +26,45 @@ class PackNet(Method):
     the first task (as in the paper); the last layer is not pruned, and its rows belong to the task whose outputs they are.
 
     Runs are not stacked: pruning sorts the weights once a task, which under vmap would have to happen in every step.
-    Raises ValueError for prune or train outside [0, 1], and where the task is not known at test time.
+    Raises InputError for prune or train outside [0, 1], and where the task is not known at test time.
     Source: Mallya & Lazebnik 2018 (arXiv:1711.05769), section 3.
     """
 
-    needs_task: ClassVar[bool] = True
-    stacks: ClassVar[bool] = False
-    prune: float = 0.75
-    train: float = 0.67
+    needs_task = True
+    stacks = False
+    keeps = ("owner",)  # of every weight, one byte each
+    prune: Share = 0.75
+    train: Share = 0.67
 
-    def __post_init__(self) -> None:
-        nonnegative(self, "prune", "train")
-        if self.prune > 1 or self.train > 1:
-            raise ValueError(f"PackNet.prune and PackNet.train must lie between 0 and 1, got {self.prune} and {self.train}")
+    def extend(self, net: Net, scenario: Scenario) -> Net:
+        if len(scenario) > 255:
+            raise InputError(f"PackNet counts owners in one byte, so there can be 255 tasks, got {len(scenario)}")
+        return net
 
     def start(self, net: Net, theta: Float[Tensor, " P"]) -> State:
-        head = net.names[-1].rpartition(".")[0]
-        pruned = [len(s) > 1 and n.rpartition(".")[0] != head for n, s in zip(net.names, net.shapes, strict=True)]
+        pruned = [len(s) > 1 and net.layer_of[n] != net.layers[-1] for n, s in zip(net.names, net.shapes, strict=True)]
         number = [i if p else -1 for i, p in enumerate(pruned)]  # which layer a weight is pruned with, -1 for none
         layers = torch.cat([theta.new_full((n,), i, dtype=torch.int64) for i, n in zip(number, net.sizes, strict=True)])
-        none = layers.new_zeros(())
-        return {"owner": torch.zeros_like(layers), "layer": layers, "task": none, "pruned": none}
+        owner = torch.zeros_like(layers, dtype=torch.uint8)
+        return {"owner": owner, "layer": layers, "task": owner.new_zeros(()), "pruned": owner.new_zeros(())}
 
-    def before_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> tuple[Tensor, State]:
+    def before_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> tuple[Tensor, State]:
         own = ~net.last().to(theta.device) | net.last(1, task.mask).to(theta.device)
         number = state["task"] + 1
         owner = torch.where((state["owner"] == 0) & own, number, state["owner"])
         return theta, state | {"owner": owner, "task": number, "pruned": torch.zeros_like(number)}
 
-    def after_step(self, theta: Tensor, state: State, step: Step) -> tuple[Tensor, State]:
-        theta = torch.where(state["owner"] == state["task"], theta, step.before)
-        if state["pruned"] or step.done < self.train:
+    def after_step(self, theta: Tensor, state: State, update: Update) -> tuple[Tensor, State]:
+        theta = torch.where(state["owner"] == state["task"], theta, update.before)
+        if state["pruned"] or update.done < self.train:
             return theta, state
-        gone = smallest(theta, state["owner"] == state["task"], state["layer"], float(self.prune))
+        gone = smallest(theta, state["owner"] == state["task"], state["layer"], self.prune)
         owner = state["owner"].masked_fill(gone, 0)
         return theta.masked_fill(gone, 0), state | {"owner": owner, "pruned": torch.ones_like(state["pruned"])}
 
     def predict(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Tensor:
         mine = (state["owner"] > 0) & (state["owner"] <= batch.task[0] + 1)
         return net(theta * mine, batch.x)
-
-    def memory_bytes(self, state: State, scenario: Scenario) -> int:
-        """The owner of every weight, one byte each."""
-        return state["owner"].numel()
 
 
 def smallest(theta: Float[Tensor, " P"], mine: Bool[Tensor, " P"], layer: Tensor, share: float) -> Bool[Tensor, " P"]:

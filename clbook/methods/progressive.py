@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from clbook.method import Method, State, Step
-from clbook.net import Net, batch_loss
+from clbook.checks import InputError
+from clbook.method import Method, Rng, State, Update
+from clbook.net import Net
 from clbook.scenarios import Batch, Scenario, Task
 
 
@@ -59,18 +60,18 @@ class Progressive(Method):
 
     Nothing is forgotten, since old columns never change; memory grows with the square of the number of tasks. The columns
     have the widths of the network given, which must be a chain of Linear and ReLU layers, as mlp makes; every task needs
-    outputs of its own. Raises ValueError otherwise. Source: Rusu et al. 2016 (arXiv:1606.04671), eq. 1.
+    outputs of its own. Raises InputError otherwise. Source: Rusu et al. 2016 (arXiv:1606.04671), eq. 1.
     """
 
     def extend(self, net: Net, scenario: Scenario) -> Net:
         outputs = [row[row >= 0].unique().tolist() for row in scenario.relabel]
-        if scenario.loss != "classification" or len({c for own in outputs for c in own}) < sum(map(len, outputs)):
-            raise ValueError(f"Progressive needs outputs of its own for every task, got {outputs} (kind={scenario.kind!r})")
+        if not scenario.labelled or len({c for own in outputs for c in own}) < sum(map(len, outputs)):
+            raise InputError(f"Progressive needs outputs of its own for every task, got {outputs} (kind={scenario.kind!r})")
         layers = [m for m in net.module.modules() if isinstance(m, nn.Linear)]
         if not isinstance(net.module, nn.Sequential) or net.n_params != sum(p.numel() for m in layers for p in m.parameters()):
-            raise ValueError("Progressive needs a chain of Linear and ReLU layers, as clbook.net.mlp makes")
+            raise InputError("Progressive needs a chain of Linear and ReLU layers, as clbook.net.mlp makes")
         if any(g.dropout for g in net.gates.values()):
-            raise ValueError("Progressive has no dropout: give it a network without")
+            raise InputError("Progressive has no dropout: give it a network without")
         widths = [m.in_features for m in layers]
         return Net(lambda: Columns(widths, outputs, scenario.n_outputs))
 
@@ -78,14 +79,14 @@ class Progressive(Method):
         column = {n: theta.new_full(s, int(n.split(".")[1])) for n, s in zip(net.names, net.shapes, strict=True)}
         return {"column": net.flatten(column), "built": theta.new_zeros(0)}  # built: its length is how many columns there are
 
-    def before_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> tuple[Tensor, State]:
+    def before_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> tuple[Tensor, State]:
         return theta, state | {"built": theta.new_zeros(task.index + 1)}
 
     def loss(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Tensor:
-        return batch_loss(self.predict(net, theta, state, batch), batch)
+        return net.likelihood.loss(self.predict(net, theta, state, batch), batch.y, batch.mask)
 
-    def after_step(self, theta: Tensor, state: State, step: Step) -> tuple[Tensor, State]:
-        return torch.where(state["column"] == len(state["built"]) - 1, theta, step.before), state
+    def after_step(self, theta: Tensor, state: State, update: Update) -> tuple[Tensor, State]:
+        return torch.where(state["column"] == len(state["built"]) - 1, theta, update.before), state
 
     def predict(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Tensor:
         return functional_call(net.module, net.unflatten(theta), (batch.x, len(state["built"])))

@@ -7,16 +7,18 @@ what a learner without a stream would store: one byte an input value, as in the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from clbook.method import Method, State, nonnegative
+from clbook.checks import Natural, Strength
+from clbook.method import Method, Rng, State
 from clbook.net import Net
 from clbook.scenarios import Batch, Scenario, Task
 
-BUFFERS = ("balanced", "reservoir")
+Buffer = Literal["balanced", "reservoir"]
 
 
 @dataclass(frozen=True)
@@ -25,34 +27,33 @@ class Rehearsal(Method):
 
     buffer = "balanced" keeps `size` random samples of each class of each task, so it grows with the classes; "reservoir" keeps
     `size` samples in all, at any time a uniform draw from all that was seen. It is filled at the end of each task; a step
-    then draws as many old samples as its batch has new ones, with replacement, and they arrive in batch.extra.
+    then draws as many old samples as its batch has new ones, with replacement, and they arrive as batch.old.
 
-    Raises ValueError for a negative size or an unknown buffer.
+    Raises InputError for a negative size or an unknown buffer.
     """
 
-    size: int = 100
-    buffer: str = "balanced"
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.size, int) or self.size < 0:
-            raise ValueError(f"{type(self).__name__}.size must be a whole number >= 0, got {self.size!r}")
-        if self.buffer not in BUFFERS:
-            raise ValueError(f"{type(self).__name__}.buffer must be one of {', '.join(BUFFERS)}, got {self.buffer!r}")
-        nonnegative(self, *self.hyper)
+    keeps = ()  # beside the samples
+    size: Natural = 100
+    buffer: Buffer = "balanced"
 
     def start(self, net: Net, theta: Float[Tensor, " P"]) -> State:
         return {"kept": theta.new_zeros((0, 2), dtype=torch.int64), "seen": theta.new_zeros((), dtype=torch.int64)}
 
-    def prepare(self, state: State, scenario: Scenario, k: int, batch_size: int, rng: torch.Generator) -> dict[str, Tensor]:
+    def prepare(self, state: State, scenario: Scenario, k: int, batch: Batch, rng: Rng) -> Batch:
         kept = state["kept"]
         if len(kept) == 0:
-            return {}
-        drawn = kept[torch.randint(len(kept), (batch_size,), generator=rng).to(kept.device)]
-        return packed(scenario.batch(drawn[:, 0], drawn[:, 1], k), k)
+            return batch
+        i = torch.randint(len(kept), (len(batch.x),), generator=rng).to(kept.device)
+        return batch._replace(old=self.replayed(state, i, scenario, k)._replace(gates=batch.gates))  # under the same dropout
 
-    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> State:
+    def replayed(self, state: State, i: Int64[Tensor, " B"], scenario: Scenario, k: int) -> Batch:
+        """The samples at places i of the buffer, as task k sees them."""
+        return scenario.batch(state["kept"][i, 0], state["kept"][i, 1], k)
+
+    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> State:
         if self.buffer == "balanced":
-            rows = balanced(task.y.cpu(), self.size, rng)
+            y = task.y if task.y.dim() == 1 and not task.y.is_floating_point() else torch.zeros(len(task.y))  # one class
+            rows = balanced(y.cpu(), self.size, rng)
             new = torch.stack([torch.full_like(rows, task.index), rows], 1).to(task.y.device)
             kept = torch.cat([state["kept"], new])
         else:
@@ -62,7 +63,7 @@ class Rehearsal(Method):
         return state | {"kept": kept, "seen": state["seen"] + len(task.y)}
 
     def memory_bytes(self, state: State, scenario: Scenario) -> int:
-        return len(state["kept"]) * (scenario.data.x.shape[1] + 1)
+        return len(state["kept"]) * (scenario.data.x[0].numel() + 1) + super().memory_bytes(state, scenario)
 
 
 @dataclass(frozen=True)
@@ -72,18 +73,18 @@ class ER(Rehearsal):
     loss = (L_new + lam k L_old) / (1 + lam k), with k the number of earlier tasks: at lam = 1 each task seen has the same
     weight, 1/(k+1) for the new one and k/(k+1) for the old ones together. lam = 0 or size = 0 is fine-tuning.
 
-    Works without labels ("balanced" then keeps `size` samples a task). Raises ValueError for a negative lam or size.
+    Works without labels ("balanced" then keeps `size` samples a task). Raises InputError for a negative lam or size.
     Source: Robins 1995; Chaudhry et al. 2019 (arXiv:1902.10486); the weights: van de Ven & Tolias 2019 (arXiv:1904.07734).
     """
 
-    lam: float = 1.0
+    lam: Strength = 1.0
 
     def loss(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Float[Tensor, ""]:
         new = net.loss(theta, batch)
-        if "x" not in batch.extra:
+        if batch.old is None:
             return new
-        k = self.lam * batch.extra["earlier"]
-        return (new + k * net.loss(theta, replayed(batch))) / (1 + k)
+        k = self.lam * batch.task[0]  # tasks are counted from 0, so this is how many came before
+        return (new + k * net.loss(theta, batch.old)) / (1 + k)
 
 
 @dataclass(frozen=True)
@@ -93,65 +94,46 @@ class DERpp(Rehearsal):
     loss = L_new + alpha mean |f(x_old) - z_old|^2 + beta L_old, with z_old [C] the outputs at the end of the sample's own
     task (the paper stores them while training) and one draw from the buffer for both terms (the paper: two).
 
-    Raises ValueError for a negative alpha, beta or size. Source: Buzzega et al. 2020 (arXiv:2004.07211), eq. 6.
+    Raises InputError for a negative alpha, beta or size. Source: Buzzega et al. 2020 (arXiv:2004.07211), eq. 6.
     """
 
     label = "DER++"
-    buffer: str = "reservoir"
-    size: int = 1000
-    alpha: float = 0.5
-    beta: float = 0.5
+    keeps = ("outputs",)
+    buffer: Buffer = "reservoir"
+    size: Natural = 1000
+    alpha: Strength = 0.5
+    beta: Strength = 0.5
 
     def start(self, net: Net, theta: Tensor) -> State:
-        outputs = net.shapes[-1][0]
-        return super().start(net, theta) | {"outputs": theta.new_zeros((0, outputs))}
+        return super().start(net, theta) | {"outputs": theta.new_zeros((0, *net.output_shape))}
 
-    def prepare(self, state: State, scenario: Scenario, k: int, batch_size: int, rng: torch.Generator) -> dict[str, Tensor]:
-        kept = state["kept"]
-        if len(kept) == 0:
-            return {}
-        i = torch.randint(len(kept), (batch_size,), generator=rng).to(kept.device)
-        return packed(scenario.batch(kept[i, 0], kept[i, 1], k), k) | {"z": state["outputs"][i]}
+    def replayed(self, state: State, i: Int64[Tensor, " B"], scenario: Scenario, k: int) -> Batch:
+        return super().replayed(state, i, scenario, k)._replace(drawn={"z": state["outputs"][i]})
 
     def loss(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Float[Tensor, ""]:
-        new = net.loss(theta, batch)
-        if "x" not in batch.extra:
+        new, old = net.loss(theta, batch), batch.old
+        if old is None:
             return new
-        old = replayed(batch)
-        match = (net(theta, old.x, old.gates) - batch.extra["z"]).square().mean()
+        match = (net(theta, old.x, old.gates) - old.drawn["z"]).square().mean()
         return new + self.alpha * match + self.beta * net.loss(theta, old)
 
-    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> State:
+    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> State:
         new = super().after_task(net, theta, state, task, rng)
-        outputs = state["outputs"].new_zeros((len(new["kept"]), state["outputs"].shape[1]))
+        outputs = state["outputs"].new_zeros((len(new["kept"]), *state["outputs"].shape[1:]))
         outputs[: len(state["outputs"])] = state["outputs"]  # an old sample never changes its place
         fresh = new["kept"][:, 0] == task.index
         outputs[fresh] = net(theta, task.x[new["kept"][fresh, 1]])
         return new | {"outputs": outputs}
 
-    def memory_bytes(self, state: State, scenario: Scenario) -> int:
-        return super().memory_bytes(state, scenario) + 4 * state["outputs"].numel()
 
-
-def packed(old: Batch, k: int) -> dict[str, Tensor]:
-    """Old samples as a step's `extra`, with k, the number of earlier tasks."""
-    parts = {name: getattr(old, name) for name in ("x", "y", "mask", "task", "row")}
-    return parts | {"earlier": torch.tensor(k, dtype=old.x.dtype)}
-
-
-def replayed(batch: Batch) -> Batch:
-    """The old samples that came with a batch, as a batch of their own (under the same dropout)."""
-    return batch._replace(**{name: batch.extra[name] for name in ("x", "y", "mask", "task", "row")}, extra={})
-
-
-def balanced(y: Int64[Tensor, " N"], size: int, rng: torch.Generator) -> Int64[Tensor, " n"]:
+def balanced(y: Int64[Tensor, " N"], size: int, rng: Rng) -> Int64[Tensor, " n"]:
     """`size` random rows of each class in y, or all where a class has fewer."""
     order = torch.randperm(len(y), generator=rng)
     return torch.cat([order[y[order] == c][:size] for c in y.unique()])
 
 
 def reservoir(
-    kept: Int64[Tensor, "m 2"], new: Int64[Tensor, "n 2"], seen: int, size: int, rng: torch.Generator
+    kept: Int64[Tensor, "m 2"], new: Int64[Tensor, "n 2"], seen: int, size: int, rng: Rng
 ) -> Int64[Tensor, "k 2"]:
     """A uniform sample of `size` from a stream of unknown length: `kept` from its first `seen` items, then `new` go by.
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clbook.method import Spring, State, Step, nonnegative
+from clbook.checks import Count, Positive, Share
+from clbook.method import Carry, Rng, Spring, State, Update
 from clbook.methods.si import own_gradient
 from clbook.net import Net
-from clbook.scenarios import Scenario, Task
+from clbook.scenarios import Task
 
 
 @dataclass(frozen=True)
@@ -26,52 +27,52 @@ class RWalk(Spring):
     g is the gradient of the batch mean and of the task's loss alone (see SI).
     The paper's lambda is lam / 2.
 
-    Raises ValueError for a negative lam, alpha outside [0, 1], xi <= 0 and every < 1.
+    Raises InputError for a negative lam, alpha outside [0, 1], xi <= 0 and every < 1.
     Source: Chaudhry et al. 2018 (arXiv:1801.10112): objective eq. 9, running Fisher eq. 10.
     """
 
-    alpha: float = 0.1
-    xi: float = 1e-3
-    every: int = 10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        nonnegative(self, "alpha", "xi")
-        if self.alpha > 1:
-            raise ValueError(f"RWalk.alpha must lie between 0 and 1, got {self.alpha}")
-        if self.xi == 0 or self.every < 1:
-            raise ValueError(f"RWalk.xi must be positive and every at least 1, got {self.xi} and {self.every}")
+    keeps = ("fisher", "score", "theta_star")
+    alpha: Share = 0.1
+    xi: Positive = 1e-3
+    every: Count = 10
+    carry: Carry = "newest"  # fisher and score are about all tasks already
 
     def start(self, net: Net, theta: Tensor) -> State:
         names = ("fisher", "score", "new_score", "fall")
         zeros = {name: torch.zeros_like(theta) for name in names}
         return super().start(net, theta) | zeros | {"anchor": theta.clone(), "steps": torch.zeros((), device=theta.device)}
 
-    def after_step(self, theta: Tensor, state: State, step: Step) -> tuple[Tensor, State]:
-        new, state = super().after_step(theta, state, step)
-        g, steps = own_gradient(self, state, step), state["steps"] + 1
-        fisher = self.alpha * g.square() + (1 - self.alpha) * state["fisher"]
-        fall = state["fall"] - g * (new - step.before)
-        gain = fall.clamp_min(0) / (fisher * (new - state["anchor"]).square() / 2 + self.xi)
+    def after_step(self, theta: Tensor, state: State, update: Update) -> tuple[Tensor, State]:
+        new, state = super().after_step(theta, state, update)
+        g, steps = own_gradient(self, state, update), state["steps"] + 1
+        fisher = self.alpha * g.square() + (1 - self.alpha) * state["fisher"]  # of the batch's gradient, as in the paper
+        state = state | {"fisher": fisher, "fall": state["fall"] - g * (new - update.before), "steps": steps}
         due = steps % self.every == 0  # the end of a stretch
         return new, state | {
-            "fisher": fisher,
-            "new_score": state["new_score"] + torch.where(due, gain, 0.0),
-            "fall": torch.where(due, 0.0, fall),
+            "new_score": state["new_score"] + torch.where(due, self.gain(new, state), 0.0),
+            "fall": torch.where(due, 0.0, state["fall"]),
             "anchor": torch.where(due, new, state["anchor"]),
-            "steps": steps,
         }
 
-    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> State:
-        score = state["new_score"] if task.index == 0 else (state["score"] + state["new_score"]) / 2
+    def gain(self, theta: Tensor, state: State) -> Tensor:
+        """The score [P] of the stretch that ends at theta; 0 for one that has not begun."""
+        way = (theta - state["anchor"]).square()
+        return state["fall"].clamp_min(0) / (state["fisher"] * way / 2 + self.xi)
+
+    def importance(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> Tensor:
+        return unit(state["fisher"]) + unit(self.score(theta, state, task))
+
+    def score(self, theta: Tensor, state: State, task: Task) -> Tensor:
+        """The scores of the tasks so far, the last, unfinished stretch of this one included."""
+        new = state["new_score"] + self.gain(theta, state)
+        return new if task.index == 0 else (state["score"] + new) / 2
+
+    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> State:
         zero = torch.zeros_like(theta)
-        return state | {
-            "omega": unit(state["fisher"]) + unit(score), "theta_star": theta, "score": score,
+        return super().after_task(net, theta, state, task, rng) | {
+            "score": self.score(theta, state, task),
             "new_score": zero, "fall": zero, "anchor": theta, "steps": torch.zeros_like(state["steps"]),
         }  # fmt: skip
-
-    def memory_bytes(self, state: State, scenario: Scenario) -> int:
-        return super().memory_bytes({k: state[k] for k in ("fisher", "score", "theta_star")}, scenario)
 
 
 def unit(v: Tensor) -> Tensor:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from clbook.method import Method, State
+from clbook.method import Method, Rng, State
 from clbook.net import Net
 from clbook.scenarios import Batch, Scenario, Task
 
@@ -18,26 +18,22 @@ class Separate(Method):
     """A network of its own for every task: nothing is forgotten, memory grows with the tasks, and the test must tell the task.
 
     `begin` says where each new network starts: "fresh" at a new initialisation, "previous" at the network of the task
-    before (duplicate and fine-tune). Raises ValueError for another word, and where the task is not known at test time.
+    before (duplicate and fine-tune). Raises InputError for another word, and where the task is not known at test time.
     """
 
-    needs_task: ClassVar[bool] = True
-    begin: str = "fresh"
-
-    def __post_init__(self) -> None:
-        if self.begin not in ("fresh", "previous"):
-            raise ValueError(f'Separate.begin must be "fresh" or "previous", got {self.begin!r}')
+    needs_task = True
+    begin: Literal["fresh", "previous"] = "fresh"
 
     def start(self, net: Net, theta: Tensor) -> State:
         return {"thetas": theta.new_zeros(0, len(theta))}  # [tasks done, P]
 
-    def before_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> tuple[Tensor, State]:
+    def before_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> tuple[Tensor, State]:
         if self.begin == "previous" or len(state["thetas"]) == 0:
             return theta, state
         seed = int(torch.randint(2**31, (), generator=rng))
         return net.init(seed).to(theta), state
 
-    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> State:
+    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> State:
         return {"thetas": torch.cat([state["thetas"], theta[None]])}
 
     def predict(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Tensor:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clbook.method import Method, State, Step
+from clbook.checks import Count
+from clbook.method import Method, Rng, State, Update
 from clbook.net import Net
 from clbook.scenarios import Scenario, Task
 
@@ -20,14 +21,11 @@ class FeatureExtraction(Method):
     the top of the network. Frozen parameters stay the same to the last bit. Outputs that do not count for the
     new task (theta_o) get no gradient, so with heads of their own the old tasks are kept exactly at trainable=1.
 
-    Raises ValueError for more layers than there are, or fewer than one. Source: the baselines of Li & Hoiem 2017, section 2.
+    Raises InputError for more layers than there are, or fewer than one. Source: the baselines of Li & Hoiem 2017, section 2.
     """
 
-    trainable: int = 1
-
-    def __post_init__(self) -> None:
-        if self.trainable < 1:
-            raise ValueError(f"FeatureExtraction.trainable must be at least 1, got {self.trainable}")
+    keeps = ()
+    trainable: Count = 1
 
     def extend(self, net: Net, scenario: Scenario) -> Net:
         net.last(self.trainable)  # speaks up before training starts
@@ -36,11 +34,8 @@ class FeatureExtraction(Method):
     def start(self, net: Net, theta: Tensor) -> State:
         return {"open": torch.ones_like(theta).bool()}
 
-    def after_step(self, theta: Tensor, state: State, step: Step) -> tuple[Tensor, State]:
-        return torch.where(state["open"], theta, step.before), state
+    def after_step(self, theta: Tensor, state: State, update: Update) -> tuple[Tensor, State]:
+        return torch.where(state["open"], theta, update.before), state
 
-    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: torch.Generator) -> State:
+    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> State:
         return {"open": net.last(self.trainable).to(theta.device)}
-
-    def memory_bytes(self, state: State, scenario: Scenario) -> int:
-        return 0

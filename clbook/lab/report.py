@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from clbook.engine import run
 from matplotlib.figure import Figure
 
 from clbook import metrics
 from clbook.data import Data
-from clbook.engine import run
 from clbook.method import Method
 from clbook.methods import EWC
 from clbook.net import Net, mlp

@@ -18,16 +18,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from clbook.engine import fits, pick_device, run
+from clbook.report import Reference, Report, Setting
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from clbook import methods as m
 from clbook import metrics, plots
 from clbook.data import Data
-from clbook.engine import fits, pick_device, run
 from clbook.method import Method
 from clbook.net import mlp
-from clbook.report import Reference, Report, Setting
 from clbook.result import Result
 from clbook.scenarios import KINDS, Scenario, permuted, split
 

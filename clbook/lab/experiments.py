@@ -18,18 +18,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from clbook.engine import pick_device
+from clbook.report import Budget, Experiment, Reference, Report, Setting, comparison, settings_of
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from clbook import benchmark, metrics, plots
 from clbook.data import Data
-from clbook.engine import pick_device
 from clbook.importance import fisher, fisher_overlap
 from clbook.methods import L2, Finetune
 from clbook.net import Net
 from clbook.presets import preset as pick_preset
-from clbook.report import Budget, Experiment, Reference, Report, Setting, comparison, settings_of
 from clbook.result import Result
 from clbook.scenarios import Scenario, permuted
 

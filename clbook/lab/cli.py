@@ -17,21 +17,21 @@ from typing import Annotated, Any, Literal, Union, get_type_hints
 
 import numpy as np
 import tyro
+from clbook.engine import DivergedError, run
+from clbook.experiments import EXPERIMENTS, find, reproduce
+from clbook.report import plus_minus, text_table
+from clbook.training import Training
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from clbook import data, methods, plots
 from clbook.data import DataError
-from clbook.engine import DivergedError, run
-from clbook.experiments import EXPERIMENTS, find, reproduce
 from clbook.method import Method
 from clbook.net import mlp
 from clbook.presets import PRESETS
 from clbook.presets import preset as pick_preset
-from clbook.report import plus_minus, text_table
 from clbook.result import Result
 from clbook.scenarios import Scenario, permuted, rotated, split
-from clbook.training import Training
 
 METHODS: dict[str, type[Method]] = {name.lower(): getattr(methods, name) for name in methods.__all__}
 SCENARIOS: dict[str, Callable[..., Scenario]] = {"permuted": permuted, "rotated": rotated, "split": split}

@@ -1,0 +1,103 @@
+"""What a field or an argument may be: declared in its type, checked by pydantic before anything is computed.
+
+A method writes `lam: Strength` and is done: `EWC(lam=-1)` is refused with the name, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from numbers import Integral
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+
+from pydantic import BeforeValidator, ConfigDict, Field, InstanceOf, TypeAdapter, ValidationError
+
+
+class InputError(ValueError):
+    """Something was given that cannot be used. The message quotes it and says what is allowed."""
+
+
+def _whole(value: Any) -> Any:
+    """NumPy's whole numbers as Python's own."""
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
+
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
+AtLeastOne = Annotated[float, Field(ge=1, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Whole = Annotated[int, BeforeValidator(_whole)]
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
+Natural = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def check_fields(instance: Any) -> None:
+    """Put the checked value of every field of a frozen dataclass in its place; whole numbers become floats where floats belong.
+
+    Raises InputError for the first field whose value its type does not allow.
+    """
+    hints = _hints(type(instance))
+    for f in dataclasses.fields(instance):
+        value = getattr(instance, f.name)
+        vars(instance)[f.name] = check(value, hints[f.name], f"{type(instance).__name__}.{f.name}")
+
+
+def check(value: Any, allowed: Any, name: str) -> Any:
+    """The value as the type `allowed` has it. Raises InputError that names it, quotes it and says what is allowed."""
+    try:
+        return _adapter(allowed).validate_python(tuple(value) if isinstance(value, list) else value, strict=True)
+    except ValidationError as error:
+        why = " or ".join(dict.fromkeys(e["msg"].replace("Input should be", "must be") for e in error.errors()))
+        raise InputError(f"{name} {why}, got {short(value)}") from None
+
+
+def checked(function: F) -> F:
+    """A function that checks its arguments against their types before it does anything."""
+    signature = inspect.signature(function)
+    kinds = {p.name: p.kind for p in signature.parameters.values()}
+
+    @functools.wraps(function)
+    def call(*args: Any, **named: Any) -> Any:
+        given = signature.bind(*args, **named)
+        hints = _hints(function)
+        for name, value in given.arguments.items():
+            if name in hints and kinds[name] not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
+                given.arguments[name] = check(value, hints[name], name)
+        return function(*given.args, **given.kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+def float_fields(owner: type) -> tuple[str, ...]:
+    """The fields that are declared as floats, or as floats that may be left out."""
+    return tuple(f.name for f in dataclasses.fields(owner) if _is_float(_hints(owner)[f.name]))
+
+
+def short(value: Any, most: int = 200) -> str:
+    """A value as an error shows it."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def _is_float(hint: Any) -> bool:
+    return hint is float or any(_is_float(part) for part in get_args(hint) if part is not type(None))
+
+
+@functools.cache
+def _hints(owner: Any) -> dict[str, Any]:
+    return get_type_hints(owner, include_extras=True)
+
+
+@functools.cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    """pydantic's check of a type; of a class that it does not know, that the value is an instance."""
+    plain = hint in (bool, int, float, str) or not isinstance(hint, type) or bool(get_args(hint))
+    config = ConfigDict(arbitrary_types_allowed=True)
+    return TypeAdapter(hint if plain else InstanceOf[hint], config=None if not plain else config)

@@ -1,0 +1,91 @@
+"""A digest of the code that numbers come from: the method, its base classes, the loop and all that these import.
+
+Comments, docstrings and the rest of the package do not count, so that a better sentence does not make old numbers useless.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import types
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+PACKAGE = __name__.partition(".")[0]
+# what only stores or reads numbers: a change there leaves them as they are
+SPECTATORS = {f"{PACKAGE}.{name}" for name in ("checkpoints", "code", "metrics", "result", "store", "version")}
+
+
+def digest(*owners: type | str) -> str:
+    """A number that changes with the code of these classes and modules and of what they import from the package."""
+    found = hashlib.sha256()
+    modules: set[str] = set()
+    for owner in owners:
+        names = [owner] if isinstance(owner, str) else [c.__module__ for c in owner.__mro__]
+        modules |= {name for name in names if name.partition(".")[0] == PACKAGE}
+        for base in () if isinstance(owner, str) else owner.__mro__:
+            if base.__module__.partition(".")[0] != PACKAGE and base is not object:
+                found.update(_of_class(base).encode())
+    for name in sorted(_reached(modules)):
+        found.update(f"{name}: {_of_module(name)}".encode())
+    return found.hexdigest()[:16]
+
+
+def _reached(names: set[str]) -> set[str]:
+    """The modules of the package that these import, and those that they import, and so on."""
+    reached, waiting = set(), list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in reached and name not in SPECTATORS:
+            reached.add(name)
+            waiting += _imports(name)
+    return reached
+
+
+@cache
+def _imports(module: str) -> tuple[str, ...]:
+    found = []
+    for node in _tree(module).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == PACKAGE:
+            found += [f"{node.module}.{a.name}" for a in node.names] + [str(node.module)]
+        elif isinstance(node, ast.Import):
+            found += [a.name for a in node.names if a.name.partition(".")[0] == PACKAGE]
+    return tuple(name for name in dict.fromkeys(found) if _file(name) is not None)
+
+
+@cache
+def _of_module(module: str) -> str:
+    tree = _tree(module)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _of_class(owner: type) -> str:
+    """A class from outside the package by the compiled code of its functions; its fields are part of every run anyway."""
+    functions = (v.fget if isinstance(v, property) else v for v in vars(owner).values())
+    return repr([_of_code(f.__code__) for f in functions if inspect.isfunction(f)])
+
+
+def _of_code(code: types.CodeType) -> tuple[object, ...]:
+    inner = tuple(_of_code(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts if not isinstance(c, str))
+    return code.co_name, code.co_code.hex(), code.co_names, inner
+
+
+def _tree(module: str) -> ast.Module:
+    file = _file(module)
+    return ast.parse(file.read_text(encoding="utf-8") if file is not None else "")
+
+
+@cache
+def _file(module: str) -> Path | None:
+    """The module's file; none for a package, whose __init__ only gathers names, and for what is no module."""
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    path = Path(spec.origin) if spec is not None and spec.origin else None
+    return path if path is not None and path.suffix == ".py" and path.name != "__init__.py" else None

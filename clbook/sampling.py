@@ -1,0 +1,55 @@
+"""Which samples each step sees, and where every random number comes from.
+
+A run has four sources of randomness that do not know of each other: its initialisation (the seed itself), the order of the
+data, dropout, and what its method draws. So two methods that differ in their draws alone see the same batches and the same
+dropout. Book: notebooks/01_forgetting, "The same by run".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from clbook.scenarios import Batch, Scenario
+
+if TYPE_CHECKING:
+    from clbook.runs import Runs
+
+PURPOSES = {"order": 1, "dropout": 2, "method": 3}
+
+
+def generator(seed: int, purpose: Literal["order", "dropout", "method"], task: int = 0) -> torch.Generator:
+    """The random numbers of one run for one purpose; they depend on nothing else."""
+    words = np.random.SeedSequence([seed % 2**63, PURPOSES[purpose], task]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
+
+
+def batches(runs: Runs, scenario: Scenario, k: int, steps: int, size: int, start: int = 0) -> Iterator[tuple[int, Batch]]:
+    """The steps of task k from `start` on, each with the batch of every run: x [R, B, ...], y [R, B, ...], mask [R, B, C]."""
+    sources = {"task": range(k, k + 1), "seen": range(k + 1), "all": range(len(scenario))}[runs.method.sees]
+    n = sum(len(scenario.rows[j]) for j in sources)
+    index = torch.stack([order(n, steps, size, generator(seed, "order", k)) for seed in runs.seeds]).to(scenario.device)
+    for s in range(start, steps):
+        batch = _from(scenario, sources, index[:, s])
+        yield s, runs.prepare(scenario, k, batch._replace(gates=runs.dropout(size)))
+
+
+def order(n: int, steps: int, size: int, rng: torch.Generator) -> Int64[Tensor, "steps size"]:
+    """Which of n samples each step sees: shuffled passes over all of them, one after the other, the last one cut."""
+    passes = -(-steps * size // n)
+    return torch.cat([torch.randperm(n, generator=rng) for _ in range(passes)])[: steps * size].view(steps, size)
+
+
+def _from(scenario: Scenario, sources: range, index: Int64[Tensor, "R B"]) -> Batch:
+    """The samples that the index counts through all source tasks; outputs of all of these count."""
+    if len(sources) == 1:
+        return scenario.batch(sources[0], index)
+    ends = torch.tensor([len(scenario.rows[j]) for j in sources], device=index.device).cumsum(0)
+    task = torch.searchsorted(ends, index.contiguous(), right=True)
+    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+    return scenario.batch(task, index - starts[task], sources[-1])
