@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from numbers import Integral
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, InstanceOf, TypeAdapter, ValidationError
 
@@ -21,7 +21,7 @@ class InputError(ValueError):
 
 def _whole(value: Any) -> Any:
     """NumPy's whole numbers as Python's own."""
-    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
+    return value if isinstance(value, bool) or not isinstance(value, Integral) else int(value)
 
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -43,7 +43,7 @@ def check_fields(instance: Any) -> None:
 
     Raises InputError for the first field whose value its type does not allow.
     """
-    hints = _hints(type(instance))
+    hints = _hints(cast(Hashable, type(instance)))
     for f in dataclasses.fields(instance):
         value = getattr(instance, f.name)
         vars(instance)[f.name] = check(value, hints[f.name], f"{type(instance).__name__}.{f.name}")
@@ -91,8 +91,8 @@ def _is_float(hint: Any) -> bool:
 
 
 @functools.cache
-def _hints(owner: Any) -> dict[str, Any]:
-    return get_type_hints(owner, include_extras=True)
+def _hints(owner: Hashable) -> dict[str, Any]:
+    return get_type_hints(cast(Any, owner), include_extras=True)
 
 
 @functools.cache

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Shaped
@@ -77,8 +78,8 @@ class Data:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Data:
         """The same data on another device, with what is floating in another floating dtype if one is given."""
-        moved = {name: getattr(self, name) for name in ("x", "y", "x_test", "y_test")}
-        return replace(self, **{n: None if v is None else _moved(v, device, dtype) for n, v in moved.items()})
+        x, y, x_test, y_test = (_moved(v, device, dtype) for v in (self.x, self.y, self.x_test, self.y_test))
+        return replace(self, x=x, y=y, x_test=x_test, y_test=y_test)
 
 
 @checked
@@ -108,8 +109,8 @@ def data_dir() -> Path:
     return Path(os.environ.get("CLBOOK_DATA") or "~/.cache/clbook").expanduser()
 
 
-def _moved(v: Tensor, device: torch.device | str, dtype: torch.dtype | None) -> Tensor:
-    return v.to(device, dtype if v.is_floating_point() else None)
+def _moved(v: Tensor | None, device: torch.device | str, dtype: torch.dtype | None) -> Any:
+    return None if v is None else v.to(device, dtype if v.is_floating_point() else None)
 
 
 def _draw(available: int, wanted: int | None, seed: int) -> Tensor:

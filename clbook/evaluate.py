@@ -5,6 +5,7 @@ Book: notebooks/01_forgetting, "The matrix R".
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -49,7 +50,7 @@ class Record:
     after each task where that was asked for.
     """
 
-    def __init__(self, runs: Runs, scenario: Scenario, training: Training, keep_thetas: bool, progress: bool) -> None:
+    def __init__(self, runs: Runs, scenario: Scenario, training: Training, keep_thetas: bool, progress: bool | None) -> None:
         self.runs, self.scenario, self.training, self.keep_thetas = runs, scenario, training, keep_thetas
         tasks = len(scenario)
         self.R = np.full((len(runs), tasks, tasks), np.nan)
@@ -58,7 +59,8 @@ class Record:
         self.thetas: list[Tensor] = []
         self.task, self.step, self.steps, self.seconds, self._looked = 0, 0, 0, 0.0, time.perf_counter()
         total = sum(training.steps_for(len(rows)) for rows in scenario.rows)
-        self.bar = tqdm(total=total, disable=not progress, desc=runs.method.label)
+        shown = os.environ.get("CLBOOK_PROGRESS") != "0" if progress is None else progress
+        self.bar = tqdm(total=total, disable=not shown, desc=runs.method.label)
 
     def after_step(self) -> None:
         """Count a step, look for runs that diverged, and measure where it is time to. Raises DivergedError."""

@@ -10,20 +10,21 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from numbers import Integral
 from typing import Any, Literal
 
 import torch
 
+from clbook import inputs
 from clbook.checkpoints import Checkpoint
-from clbook.checks import Count, InputError, Positive, check, check_fields, short
-from clbook.evaluate import TEST_ROWS, DivergedError, Record
+from clbook.checks import Count, InputError, Positive, check, check_fields
+from clbook.evaluate import TEST_ROWS, DivergedError, Outcome, Record
+from clbook.inputs import pick_device
 from clbook.method import Method
-from clbook.net import Net, default_net
+from clbook.net import Net
 from clbook.result import Result, provenance
 from clbook.runs import Runs
 from clbook.sampling import batches
-from clbook.scenarios import Scenario, check_scenario
+from clbook.scenarios import Scenario
 
 __all__ = ["DivergedError", "Training", "fits", "pick_device", "run", "train"]
 
@@ -58,6 +59,14 @@ class Training:
         check_fields(self)
         if (self.epochs is None) == (self.steps is None):
             raise InputError(f"give either epochs or steps per task, got epochs={self.epochs} and steps={self.steps}")
+
+    @classmethod
+    def of(cls, given: dict[str, Any]) -> Training:
+        """From what `run` was given. Raises InputError for names that it does not know."""
+        names = [f.name for f in fields(cls)]
+        if unknown := sorted(set(given) - set(names)):
+            raise InputError(f"run does not know {', '.join(unknown)}; it takes {', '.join(names)}")
+        return cls(**given)
 
     @property
     def optimizer_class(self) -> Any:
@@ -99,13 +108,13 @@ def run(
 
     Raises InputError for bad input before training starts, DivergedError when parameters stop being finite.
     """
-    how, jobs = _training(training), [(m, s) for m in _methods(methods) for s in _seeds(seeds)]
-    scenario, net = _fitting(scenario, net, [m for m, _ in jobs], pick_device(device), dtype)
+    how, jobs = Training.of(training), [(m, s) for m in inputs.methods(methods) for s in inputs.seeds(seeds)]
+    scenario, net = inputs.fitting(scenario, net, [m for m, _ in jobs], pick_device(device), dtype)
     chunk = check(chunk, Count | None, "chunk")
-    started, outcomes = time.perf_counter(), {}
+    started, outcomes = time.perf_counter(), dict[int, Outcome]()
     for number, (group, extended) in enumerate(_groups(jobs, net, scenario, how, chunk)):
         runs = Runs([jobs[i] for i in group], extended, scenario, dtype)
-        record = Record(runs, scenario, how, bool(keep_thetas), _show(progress))
+        record = Record(runs, scenario, how, keep_thetas, progress)
         train(runs, scenario, how, record, Checkpoint(checkpoint, number, runs, scenario, how))
         outcomes |= dict(zip(group, record.outcomes(), strict=True))
     info = provenance(how, scenario, dtype, time.perf_counter() - started)
@@ -120,7 +129,7 @@ def train(runs: Runs, scenario: Scenario, training: Training, record: Record, fi
         steps = training.steps_for(len(task.x))
         if record.step == 0:
             runs.before_task(task, training)  # the method gets ready, and the optimiser starts anew
-        for s, batch in batches(runs, scenario, k, steps, training.batch_size, start=record.step):
+        for s, batch in batches(runs, scenario, task, steps, training.batch_size, start=record.step):
             if runs.alive.any():
                 direction = runs.direction(batch)  # the gradient of the method's loss, or what it takes for it
                 runs.descend(direction, training.lr_at(s / steps), done=(s + 1) / steps)  # the optimiser, then the method
@@ -131,23 +140,6 @@ def train(runs: Runs, scenario: Scenario, training: Training, record: Record, fi
         file.save(runs, record)
 
 
-def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """For "auto" CUDA, else MPS, else the CPU; anything else is taken as torch names it.
-
-    Raises InputError for a device that torch does not know or that is not there.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
-        return torch.device(next(name for name, available in there.items() if available))
-    try:
-        chosen = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise InputError(f'unknown device {short(device)}: choose "auto", {", ".join(there)}') from error
-    if not there.get(chosen.type, True):
-        raise InputError(f'there is no device {device!r} here; device="auto" takes {pick_device("auto")}')
-    return chosen
-
-
 def fits(net: Net, batch_size: int, device: torch.device) -> int:
     """How many runs to stack: on a CPU only small networks gain by it, on a GPU a third of the free memory."""
     if device.type != "cuda":
@@ -156,62 +148,6 @@ def fits(net: Net, batch_size: int, device: torch.device) -> int:
     free, _ = torch.cuda.mem_get_info(device)
     widest = max(max(s) for s in net.shapes if len(s))
     return max(1, int(free / 3 / (4 * (12 * net.n_params + 8 * max(batch_size, TEST_ROWS) * widest))))
-
-
-def _training(given: dict[str, Any]) -> Training:
-    names = [f.name for f in fields(Training)]
-    if unknown := sorted(set(given) - set(names)):
-        raise InputError(f"run does not know {', '.join(unknown)}; it takes {', '.join(names)}")
-    return Training(**given)
-
-
-def _methods(methods: Any) -> list[Method]:
-    """One method or several, as a list of methods."""
-    given = list(methods) if isinstance(methods, Sequence) and not isinstance(methods, str) else [methods]
-    if not given:
-        raise InputError("run needs at least one method, got none")
-    for m in given:
-        if not isinstance(m, Method):
-            raise InputError(f"unknown method {short(m)}: give an instance of one in clbook.methods, such as EWC(lam=100.0)")
-    return given
-
-
-def _seeds(seeds: Any) -> list[int]:
-    """A number of seeds, or the seeds themselves, as Python's own integers."""
-    given = range(int(seeds)) if isinstance(seeds, Integral) else seeds
-    if not isinstance(given, Sequence) or not given or not all(isinstance(s, Integral) for s in given):
-        raise InputError(f"run needs at least one seed, and seeds are whole numbers; got {short(seeds)}")
-    return [int(s) for s in given]
-
-
-def _fitting(
-    scenario: Scenario, net: Net | None, methods: list[Method], device: torch.device, dtype: torch.dtype
-) -> tuple[Scenario, Net]:
-    """The scenario on the device and the network told what it is about. Raises InputError where they do not fit."""
-    if not isinstance(scenario, Scenario):
-        raise InputError(f"scenario must be a Scenario, such as clbook.permuted(data, 3), got {short(scenario)}")
-    for m in methods:
-        if m.needs_task and scenario.kind != "task":
-            raise InputError(f'{m.label} must be told the task at test time: it needs kind="task", got kind="{scenario.kind}"')
-    check_scenario(scenario)
-    floating = isinstance(dtype, torch.dtype) and dtype.is_floating_point
-    if not floating or (device.type == "mps" and dtype == torch.float64):
-        raise InputError(f"dtype must be a floating type that {device} has, such as torch.float32, got {short(dtype)}")
-    scenario = scenario.to(device, dtype)
-    net = default_net(scenario) if net is None else net
-    if not isinstance(net, Net):
-        raise InputError(f"net must be a Net, such as clbook.mlp(784, 10) or Net(lambda: my_module()), got {short(net)}")
-    if net.given_likelihood not in (None, scenario.likelihood):
-        raise InputError(f"the network was told {net.given_likelihood}, and the scenario says {scenario.likelihood}")
-    net, x = net.told(scenario.likelihood, scenario.data.x[:1].cpu()), scenario.data.x[:1].cpu()
-    try:
-        with torch.no_grad():
-            got = net(net.init(0).to(dtype), x).shape[-1]
-    except (RuntimeError, IndexError) as error:
-        raise InputError(f"the network does not take this scenario's inputs, {list(x.shape)} {x.dtype}: {error}") from error
-    if got != scenario.n_outputs:
-        raise InputError(f"the network has {got} outputs, and this scenario needs {scenario.n_outputs}")
-    return scenario, net
 
 
 def _groups(
@@ -231,7 +167,3 @@ def _groups(
         size = (chunk or fits(extended, training.batch_size, scenario.device)) if method.stacks else 1
         groups += [(group[i : i + size], extended) for i in range(0, len(group), size)]
     return groups
-
-
-def _show(progress: bool | None) -> bool:
-    return os.environ.get("CLBOOK_PROGRESS") != "0" if progress is None else progress

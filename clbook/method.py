@@ -22,6 +22,7 @@ from clbook.scenarios import Batch, Scenario, Task
 
 State = dict[str, Tensor]
 Rng = torch.Generator
+Keeps = tuple[str, ...] | None
 
 
 class Update(NamedTuple):
@@ -49,7 +50,7 @@ class Method:
     """
 
     sees: ClassVar[Literal["task", "seen", "all"]] = "task"  # where training batches come from; "task" is the current one
-    keeps: ClassVar[tuple[str, ...] | None] = None  # what of its state a learner stores between tasks; None is all
+    keeps: ClassVar[Keeps] = None  # what of its state a learner stores between tasks; None is all
     needs_task: ClassVar[bool] = False  # predict looks at batch.task, so it works only where the test tells the task
     stacks: ClassVar[bool] = True  # False: every run trains by itself, and no hook runs under vmap
 
@@ -141,7 +142,7 @@ class Spring(Method):
     Source: Kirkpatrick et al. 2017, eq. 3; the proximal step: Parikh & Boyd 2014, section 6.1.1. Book: book/ewc, "The springs".
     """
 
-    keeps = ("omega", "theta_star")
+    keeps: ClassVar[Keeps] = ("omega", "theta_star")
     lam: Strength
     pull: Literal["implicit", "explicit"] = "implicit"
     carry: Carry = "separate"
@@ -177,8 +178,8 @@ class Spring(Method):
         omega = self.importance(net, theta, state, task, rng)
         if self.carry == "separate":
             return merge(state, omega, theta)
-        old = {"latest": 1.0, "online": self.gamma, "newest": 0.0}[self.carry] * state["omega"]
-        return state | {"omega": old + omega, "theta_star": theta}
+        fade = {"latest": 1.0, "online": self.gamma or 0.0, "newest": 0.0}[self.carry]
+        return state | {"omega": fade * state["omega"] + omega, "theta_star": theta}
 
 
 def proximal(theta: Tensor, state: State, strength: Tensor) -> Tensor:

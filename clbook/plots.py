@@ -15,6 +15,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from clbook import metrics
 from clbook.result import Result
@@ -91,7 +92,7 @@ def average_so_far(results: Mapping[str, Result], *, ax: Axes | None = None, lev
         values = 100 * metrics.average_so_far(result.R)  # [runs, T]
         _band(ax, np.arange(1, values.shape[1] + 1), values, label, level, marker="o")
     ax.set(xlabel="number of tasks seen", ylabel="average accuracy (%)")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend()
     return ax
 
@@ -123,7 +124,7 @@ def bars(values: Mapping[str, Sequence[float]], *, ax: Axes | None = None, unit:
     """One bar per label with the mean of its values and their 95 % interval."""
     ax = _axes(ax)
     for i, (label, v) in enumerate(values.items()):
-        mean, half = metrics.interval(np.asarray(v))
+        mean, half = (float(part) for part in metrics.interval(np.asarray(v)))
         ax.bar(i, mean, yerr=None if np.isnan(half) else half, color=colour(label), capsize=4, error_kw={"ecolor": "#222222"})
         ax.text(i, mean, f" {mean:.1f}", ha="center", va="bottom")
     ax.set_xticks(range(len(values)), list(values))

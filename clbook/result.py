@@ -77,12 +77,10 @@ class Result:
         keep = [i for i, r in enumerate(self.runs) if all(k in r and r[k] == v for k, v in wanted.items())]
         if not keep:
             raise InputError(f"no run has {wanted}; the runs are {short(self.runs, 2000)}")
+        picked: dict[str, Any] = {n: getattr(self, n)[keep] for n in PER_RUN}
         lists = {n: getattr(self, n) for n in ("runs", "theta", "thetas")}  # a loaded result holds no theta
-        return replace(
-            self,
-            **{n: getattr(self, n)[keep] for n in PER_RUN},
-            **{n: [v[i] for i in keep] if v else [] for n, v in lists.items()},
-        )
+        picked |= {n: [v[i] for i in keep] if v else [] for n, v in lists.items()}
+        return replace(self, **picked)
 
     def frame(self) -> pd.DataFrame:
         """A tidy table: one row per run, trained task and tested task, with the accuracy; NaN left out."""

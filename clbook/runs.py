@@ -147,7 +147,7 @@ class Runs:
 
     def saved(self) -> dict[str, Tensor]:
         """Everything that a run needs to go on, by name."""
-        kept = {} if self.optimizer is None else next(iter(self.optimizer.state.values()), {})
+        kept: dict[str, Any] = {} if self.optimizer is None else next(iter(self.optimizer.state.values()), {})
         return {
             "theta": self.theta,
             "alive": self.alive,

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from clbook.scenarios import Batch, Scenario
+from clbook.scenarios import Batch, Scenario, Task
 
 if TYPE_CHECKING:
     from clbook.runs import Runs
@@ -29,13 +29,16 @@ def generator(seed: int, purpose: Literal["order", "dropout", "method"], task: i
     return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
 
 
-def batches(runs: Runs, scenario: Scenario, k: int, steps: int, size: int, start: int = 0) -> Iterator[tuple[int, Batch]]:
-    """The steps of task k from `start` on, each with the batch of every run: x [R, B, ...], y [R, B, ...], mask [R, B, C]."""
+def batches(
+    runs: Runs, scenario: Scenario, task: Task, steps: int, size: int, start: int = 0
+) -> Iterator[tuple[int, Batch]]:
+    """The steps of a task from `start` on, each with the batch of every run: x [R, B, ...], y [R, B, ...], mask [R, B, C]."""
+    k = task.index
     sources = {"task": range(k, k + 1), "seen": range(k + 1), "all": range(len(scenario))}[runs.method.sees]
     n = sum(len(scenario.rows[j]) for j in sources)
     index = torch.stack([order(n, steps, size, generator(seed, "order", k)) for seed in runs.seeds]).to(scenario.device)
     for s in range(start, steps):
-        batch = _from(scenario, sources, index[:, s])
+        batch = of_task(task, index[:, s]) if len(sources) == 1 else of_tasks(scenario, sources, index[:, s])
         yield s, runs.prepare(scenario, k, batch._replace(gates=runs.dropout(size)))
 
 
@@ -45,11 +48,20 @@ def order(n: int, steps: int, size: int, rng: torch.Generator) -> Int64[Tensor, 
     return torch.cat([torch.randperm(n, generator=rng) for _ in range(passes)])[: steps * size].view(steps, size)
 
 
-def _from(scenario: Scenario, sources: range, index: Int64[Tensor, "R B"]) -> Batch:
+def of_task(task: Task, row: Int64[Tensor, "R B"]) -> Batch:
+    """Rows of the task being trained. It lies there as tensors, so that nothing is permuted or rotated step by step."""
+    number = torch.full_like(row, task.index)
+    return Batch(_rows(task.x, row), _rows(task.y, row), task.mask.expand(*row.shape, -1), number, row)
+
+
+def of_tasks(scenario: Scenario, sources: range, index: Int64[Tensor, "R B"]) -> Batch:
     """The samples that the index counts through all source tasks; outputs of all of these count."""
-    if len(sources) == 1:
-        return scenario.batch(sources[0], index)
     ends = torch.tensor([len(scenario.rows[j]) for j in sources], device=index.device).cumsum(0)
     task = torch.searchsorted(ends, index.contiguous(), right=True)
     starts = torch.cat([ends.new_zeros(1), ends[:-1]])
     return scenario.batch(task, index - starts[task], sources[-1])
+
+
+def _rows(x: Tensor, row: Tensor) -> Tensor:
+    """x[row]; index_select takes a half to a third of the time that indexing takes."""
+    return x.index_select(0, row.flatten()).view(*row.shape, *x.shape[1:])

@@ -12,7 +12,7 @@ import json
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def write(path: Path_, arrays: dict[str, np.ndarray], text: dict[str, Any]) -> N
     """
     numbers, words = files(path)
     buffer, small = io.BytesIO(), sum(a.nbytes for a in arrays.values()) < 2**22
-    (np.savez_compressed if small else np.savez)(buffer, **arrays)
+    (np.savez_compressed if small else np.savez)(buffer, **cast(Any, arrays))
     packed = buffer.getvalue()
     lines = json.dumps(text | {"sha256": hashlib.sha256(packed).hexdigest()}, indent=1, default=plain, allow_nan=False)
     try:

@@ -20,29 +20,7 @@ from clbook.methods.si import SI
 from clbook.methods.transfer import FeatureExtraction
 
 __all__ = [
-    "AGEM",
-    "CLSER",
-    "DGR",
-    "ER",
-    "EWC",
-    "GEM",
-    "HAT",
-    "IMM",
-    "KWTA",
-    "L2",
-    "MAS",
-    "SI",
-    "Average",
-    "Cumulative",
-    "DERpp",
-    "FastWeights",
-    "FeatureExtraction",
-    "Finetune",
-    "Joint",
-    "LwF",
-    "PackNet",
-    "Progressive",
-    "RWalk",
-    "Separate",
-    "XdG",
-]
+    "AGEM", "CLSER", "DGR", "ER", "EWC", "GEM", "HAT", "IMM", "KWTA",
+    "L2", "MAS", "SI", "Average", "Cumulative", "DERpp", "FastWeights", "FeatureExtraction", "Finetune",
+    "Joint", "LwF", "PackNet", "Progressive", "RWalk", "Separate", "XdG",
+]  # fmt: skip

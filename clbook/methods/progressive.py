@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class Column(nn.Module):
         hs = [self.layers[0](x)]
         for i, (layer, laterals) in enumerate(zip(self.layers[1:], self.laterals, strict=True)):
             hs[-1] = hs[-1].relu()
-            hs.append(layer(hs[-1]) + sum(u(h[i]) for u, h in zip(laterals, older, strict=True)))
+            hs.append(layer(hs[-1]) + sum(u(h[i]) for u, h in zip(cast(nn.ModuleList, laterals), older, strict=True)))
         return hs
 
 
@@ -44,7 +45,7 @@ class Columns(nn.Module):
 
     def forward(self, x: Tensor, count: int | None = None) -> Tensor:
         older: list[list[Tensor]] = []
-        rows = {}
+        rows: dict[int, Tensor] = {}
         for column, own in zip(self.columns[:count], self.outputs, strict=False):
             hs = column(x, older)
             older.append([h.detach() for h in hs])  # old columns are frozen

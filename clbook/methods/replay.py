@@ -7,14 +7,14 @@ what a learner without a stream would store: one byte an input value, as in the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from clbook.checks import Natural, Strength
-from clbook.method import Method, Rng, State
+from clbook.method import Keeps, Method, Rng, State
 from clbook.net import Net
 from clbook.scenarios import Batch, Scenario, Task
 
@@ -32,7 +32,7 @@ class Rehearsal(Method):
     Raises InputError for a negative size or an unknown buffer.
     """
 
-    keeps = ()  # beside the samples
+    keeps: ClassVar[Keeps] = ()  # beside the samples
     size: Natural = 100
     buffer: Buffer = "balanced"
 

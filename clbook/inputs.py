@@ -1,0 +1,80 @@
+"""What `run` is given, looked at before anything is trained: methods, seeds, scenario, network and device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
+import torch
+
+from clbook.checks import InputError, short
+from clbook.method import Method
+from clbook.net import Net, default_net
+from clbook.scenarios import Scenario, check_scenario
+
+
+def methods(given: Any) -> list[Method]:
+    """One method or several, as a list of methods."""
+    given = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    if not given:
+        raise InputError("run needs at least one method, got none")
+    for m in given:
+        if not isinstance(m, Method):
+            raise InputError(f"unknown method {short(m)}: give an instance of one in clbook.methods, such as EWC(lam=100.0)")
+    return given
+
+
+def seeds(given: Any) -> list[int]:
+    """A number of seeds, or the seeds themselves, as Python's own integers."""
+    found = range(int(given)) if isinstance(given, Integral) else given
+    if not isinstance(found, Sequence) or not found or not all(isinstance(s, Integral) for s in found):
+        raise InputError(f"run needs at least one seed, and seeds are whole numbers; got {short(given)}")
+    return [int(s) for s in found]
+
+
+def fitting(
+    scenario: Scenario, net: Net | None, methods: list[Method], device: torch.device, dtype: torch.dtype
+) -> tuple[Scenario, Net]:
+    """The scenario on the device and the network told what it is about. Raises InputError where they do not fit."""
+    if not isinstance(scenario, Scenario):
+        raise InputError(f"scenario must be a Scenario, such as clbook.permuted(data, 3), got {short(scenario)}")
+    for m in methods:
+        if m.needs_task and scenario.kind != "task":
+            raise InputError(f'{m.label} must be told the task at test time: it needs kind="task", got kind="{scenario.kind}"')
+    check_scenario(scenario)
+    floating = isinstance(dtype, torch.dtype) and dtype.is_floating_point
+    if not floating or (device.type == "mps" and dtype == torch.float64):
+        raise InputError(f"dtype must be a floating type that {device} has, such as torch.float32, got {short(dtype)}")
+    scenario = scenario.to(device, dtype)
+    net = default_net(scenario) if net is None else net
+    if not isinstance(net, Net):
+        raise InputError(f"net must be a Net, such as clbook.mlp(784, 10) or Net(lambda: my_module()), got {short(net)}")
+    if net.given_likelihood not in (None, scenario.likelihood):
+        raise InputError(f"the network was told {net.given_likelihood}, and the scenario says {scenario.likelihood}")
+    net, x = net.told(scenario.likelihood, scenario.data.x[:1].cpu()), scenario.data.x[:1].cpu()
+    try:
+        with torch.no_grad():
+            got = net(net.init(0).to(dtype), x).shape[-1]
+    except (RuntimeError, IndexError) as error:
+        raise InputError(f"the network does not take this scenario's inputs, {list(x.shape)} {x.dtype}: {error}") from error
+    if got != scenario.n_outputs:
+        raise InputError(f"the network has {got} outputs, and this scenario needs {scenario.n_outputs}")
+    return scenario, net
+
+
+def pick_device(device: str | torch.device = "auto") -> torch.device:
+    """For "auto" CUDA, else MPS, else the CPU; anything else is taken as torch names it.
+
+    Raises InputError for a device that torch does not know or that is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return torch.device(next(name for name, available in there.items() if available))
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f'unknown device {short(device)}: choose "auto", {", ".join(there)}') from error
+    if not there.get(chosen.type, True):
+        raise InputError(f'there is no device {device!r} here; device="auto" takes {pick_device("auto")}')
+    return chosen
