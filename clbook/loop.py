@@ -129,8 +129,9 @@ def train(runs: Runs, scenario: Scenario, training: Training, record: Record, fi
         steps = training.steps_for(len(task.x))
         if record.step == 0:
             runs.before_task(task, training)  # the method gets ready, and the optimiser starts anew
-        for s, batch in batches(runs, scenario, task, steps, training.batch_size, start=record.step):
+        for s, batch in batches(scenario, task, runs.method.sees, runs.seeds, steps, training.batch_size, record.step):
             if runs.alive.any():
+                batch = runs.prepare(scenario, k, batch)  # dropout, and the old samples that the method replays
                 direction = runs.direction(batch)  # the gradient of the method's loss, or what it takes for it
                 runs.descend(direction, training.lr_at(s / steps), done=(s + 1) / steps)  # the optimiser, then the method
             record.after_step()  # a point of the curve where it is time for one

@@ -17,7 +17,7 @@ from torch.func import vmap
 
 from clbook.checks import InputError
 from clbook.method import Method, State, Update
-from clbook.net import Gates, Net
+from clbook.net import Net
 from clbook.sampling import generator
 from clbook.scenarios import Batch, Scenario, Task
 
@@ -61,20 +61,16 @@ class Runs:
 
     # one step, in the order of the loop ---------------------------------------------------------------------------------
 
-    def dropout(self, size: int) -> Gates:
-        """The gates of dropout for a batch of each run."""
-        gates = [self.net.dropout((size,), g) for g in self.dropout_rng]
-        return {name: torch.stack([g[name] for g in gates]).to(self.theta) for name in gates[0]}
-
     def prepare(self, scenario: Scenario, k: int, batch: Batch) -> Batch:
-        """The batch with what each run's method puts beside it."""
+        """The batch with dropout's gates and with what each run's method puts beside it."""
+        gates = [self.net.dropout((batch.row.shape[1],), g) for g in self.dropout_rng]
+        batch = batch._replace(gates=self._stack(gates, "dropout"))
         if "prepare" not in self._changed:
             return batch
         each = []
         for r, m in enumerate(self.methods):
             each.append(m.prepare(_take(self.state, r), scenario, k, _take(batch, r), self.method_rng[r]))
-        beside = [{"old": b.old, "drawn": b.drawn} for b in each]
-        return batch._replace(**self._stack(beside, "prepare"))
+        return batch._replace(**self._stack([{"old": b.old, "drawn": b.drawn} for b in each], "prepare"))
 
     def direction(self, batch: Batch) -> Float[Tensor, "R P"]:
         """What the optimiser takes for the gradient of every run."""
@@ -207,7 +203,7 @@ class Runs:
 
     def _stack(self, trees: list[Any], hook: str) -> Any:
         try:
-            return _stack(trees, self.theta.device if hasattr(self, "parameter") else None)
+            return _stack(trees, self.theta.device)
         except RuntimeError as error:
             raise InputError(
                 f"{self.method.label}.{hook} gives the runs tensors of different shapes, and what is stacked must be of one "
@@ -242,7 +238,7 @@ def _take(tree: Any, r: int) -> Any:
     return _map(lambda v: v[r] if isinstance(v, Tensor) else v, tree)
 
 
-def _stack(trees: list[Any], device: torch.device | None) -> Any:
+def _stack(trees: list[Any], device: torch.device) -> Any:
     return _map(lambda *vs: torch.stack(vs).to(device) if isinstance(vs[0], Tensor) else vs[0], *trees)
 
 

@@ -7,8 +7,8 @@ dropout. Book: notebooks/01_forgetting, "The same by run".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,9 +17,7 @@ from torch import Tensor
 
 from clbook.scenarios import Batch, Scenario, Task
 
-if TYPE_CHECKING:
-    from clbook.runs import Runs
-
+Sees = Literal["task", "seen", "all"]
 PURPOSES = {"order": 1, "dropout": 2, "method": 3}
 
 
@@ -30,16 +28,18 @@ def generator(seed: int, purpose: Literal["order", "dropout", "method"], task: i
 
 
 def batches(
-    runs: Runs, scenario: Scenario, task: Task, steps: int, size: int, start: int = 0
+    scenario: Scenario, task: Task, sees: Sees, seeds: Sequence[int], steps: int, size: int, start: int = 0
 ) -> Iterator[tuple[int, Batch]]:
-    """The steps of a task from `start` on, each with the batch of every run: x [R, B, ...], y [R, B, ...], mask [R, B, C]."""
+    """The steps of a task from `start` on, each with the batch of every run: x [R, B, ...], y [R, B, ...], mask [R, B, C].
+
+    They are drawn from the task itself, from all tasks `seen` so far, or from `all`.
+    """
     k = task.index
-    sources = {"task": range(k, k + 1), "seen": range(k + 1), "all": range(len(scenario))}[runs.method.sees]
+    sources = {"task": range(k, k + 1), "seen": range(k + 1), "all": range(len(scenario))}[sees]
     n = sum(len(scenario.rows[j]) for j in sources)
-    index = torch.stack([order(n, steps, size, generator(seed, "order", k)) for seed in runs.seeds]).to(scenario.device)
+    index = torch.stack([order(n, steps, size, generator(seed, "order", k)) for seed in seeds]).to(scenario.device)
     for s in range(start, steps):
-        batch = of_task(task, index[:, s]) if len(sources) == 1 else of_tasks(scenario, sources, index[:, s])
-        yield s, runs.prepare(scenario, k, batch._replace(gates=runs.dropout(size)))
+        yield s, of_task(task, index[:, s]) if len(sources) == 1 else of_tasks(scenario, sources, index[:, s])
 
 
 def order(n: int, steps: int, size: int, rng: torch.Generator) -> Int64[Tensor, "steps size"]:
