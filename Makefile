@@ -27,8 +27,9 @@ figures: $(INSTALLED)  ## run every notebook at book size and store its outputs 
 test-mnist: $(INSTALLED)  ## run the cells of every notebook at book size, on MNIST and Fashion-MNIST
 	CLBOOK_PRESET=book $(BIN)/pytest --nbval-lax $(NOTEBOOKS)
 
-lint: $(INSTALLED)  ## the style checks
+lint: $(INSTALLED)  ## the checks of style and of types
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 clean:  ## remove everything that was built or installed here
 	rm -rf _build $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis

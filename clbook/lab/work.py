@@ -1,0 +1,210 @@
+"""Many parts, spread over processes or machines: they are handed to an executor, and each worker keeps its own results.
+
+Any `concurrent.futures.Executor` will do. A part that is kept is not computed again, so a sweep goes on where it was stopped,
+and several sweeps may share a folder. Book: book/cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from clbook import store
+from clbook.checks import InputError
+from clbook.lab.parts import Part
+
+BEAT, STALE = 5.0, 60.0  # seconds: how often a worker says that it is alive, and when it is taken for dead
+TRIES = 3  # how often a pool is built anew that lost a process
+
+
+class SweepError(RuntimeError):
+    """Some parts could not be computed; all others are kept."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a sweep is: keys of the parts that are there, being computed, missing, and kept but damaged."""
+
+    done: list[str]
+    running: list[str]
+    missing: list[str]
+    damaged: list[str]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{len(getattr(self, name))} {name}" for name in ("done", "running", "missing", "damaged"))
+
+
+def sweep(
+    parts: Sequence[Part], folder: str | os.PathLike[str], executor: Executor, *, device: str = "auto", progress: bool = True
+) -> None:
+    """Have every part computed that is not kept in the folder yet; each is kept by whoever computed it, as soon as it is done.
+
+    Raises SweepError at the end where parts failed, with the first reason, and InputError for a folder that cannot be used.
+    """
+    folder = _usable(Path(folder))
+    waiting = [part for part in parts if not _kept(part, folder)]
+    futures: dict[Future[str], Part] = {executor.submit(compute, part, str(folder), device): part for part in waiting}
+    failed: list[tuple[Part, BaseException]] = []
+    with tqdm(total=len(parts), initial=len(parts) - len(waiting), disable=not progress, desc="sweep") as bar:
+        for future in as_completed(futures):
+            bar.update()
+            bar.set_postfix_str(str(futures[future]))
+            error = future.exception()
+            if isinstance(error, BrokenExecutor):
+                raise error
+            if error is not None:
+                failed.append((futures[future], error))
+    if failed:
+        part, error = failed[0]
+        raise SweepError(f"{len(failed)} of {len(parts)} parts failed, the first being {part}: {error!r}") from error
+
+
+def sweep_here(
+    parts: Sequence[Part], folder: str | os.PathLike[str], workers: int = 1, *, device: str = "auto", progress: bool = True
+) -> None:
+    """`sweep` with processes of this machine, one thread each. A process that dies is replaced and its part taken up again.
+
+    The processes end with this one, however it ends.
+    """
+    if workers < 1:
+        raise InputError(f"workers must be at least 1, got {workers}")
+    for attempt in range(TRIES):
+        try:
+            with pool(workers) as executor:
+                return sweep(parts, folder, executor, device=device, progress=progress)
+        except BrokenExecutor:
+            if attempt == TRIES - 1:
+                raise SweepError(f"a process died {TRIES} times, perhaps for want of memory; take fewer workers") from None
+
+
+def pool(workers: int) -> ProcessPoolExecutor:
+    """Processes of this machine, one thread each, that end when this one does."""
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start, initargs=(os.getpid(),))
+
+
+def compute(part: Part, folder: str, device: str = "auto") -> str:
+    """Compute one part and keep it, unless someone else has; its key. This is what an executor runs.
+
+    Where someone else is at it, wait: either they finish, or they die and the part is taken up.
+    """
+    path = Path(folder) / part.key
+    while not _kept(part, Path(folder)):
+        with claimed(path) as mine:
+            if mine and not _kept(part, Path(folder)):
+                part.compute(device).save(path)
+        if not mine:
+            time.sleep(1.0)
+    return part.key
+
+
+def status(parts: Sequence[Part], folder: str | os.PathLike[str]) -> Status:
+    """What is there, being computed, missing and damaged."""
+    found = Status([], [], [], [])
+    for part in parts:
+        try:
+            kept = part.load(Path(folder)) is not None
+        except store.StoreError:
+            found.damaged.append(part.key)
+            continue
+        alive = _age(_claim(Path(folder) / part.key)) < STALE
+        (found.done if kept else found.running if alive else found.missing).append(part.key)
+    return found
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this process may compute the part: a file beside it says so to others for as long as its time is renewed."""
+    claim = _claim(path)
+    if _age(claim) >= STALE:
+        claim.unlink(missing_ok=True)
+    try:
+        with claim.open("x") as file:
+            file.write(f"{socket.gethostname()} {os.getpid()}")
+    except FileExistsError:
+        yield False
+        return
+    done = threading.Event()
+    beat = threading.Thread(target=_renew, args=(claim, done), daemon=True)
+    beat.start()
+    try:
+        yield True
+    finally:
+        done.set()
+        beat.join()
+        claim.unlink(missing_ok=True)
+
+
+def _renew(claim: Path, done: threading.Event) -> None:
+    while not done.wait(BEAT):
+        with contextlib.suppress(OSError):
+            os.utime(claim)
+
+
+def _claim(path: Path) -> Path:
+    return path.with_name(f".{path.name}.running")
+
+
+def _age(claim: Path) -> float:
+    """Seconds since a claim was renewed; without end where there is none, or where its process on this machine is dead."""
+    try:
+        host, _, process = claim.read_text().partition(" ")
+        if host == socket.gethostname() and process.isdigit() and not _alive(int(process)):
+            return float("inf")
+        return time.time() - claim.stat().st_mtime
+    except OSError:
+        return float("inf")
+
+
+def _alive(process: int) -> bool:
+    """Whether a process of this machine still runs; one that has ended and was not yet buried does not."""
+    if os.name == "nt":
+        return True  # no way to ask there without a signal being sent
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
+    return True
+
+
+def _kept(part: Part, folder: Path) -> bool:
+    try:
+        return part.load(folder) is not None
+    except store.StoreError as error:
+        print(f"clbook: {error} It is computed again.")
+        return False
+
+
+def _usable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}.probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written to ({error.strerror or error}); name a folder of yours") from error
+    return folder
+
+
+def _start(parent: int) -> None:
+    """What a process of the pool does first: one thread, and an eye on the process that started it."""
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
