@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -22,6 +21,9 @@ from clbook.evaluate import Outcome
 from clbook.method import Method
 from clbook.scenarios import Scenario
 from clbook.version import __version__
+
+if TYPE_CHECKING:
+    import pandas as pd  # elsewhere where it is needed: it takes longer to import than all of clbook
 
 PER_RUN = ("R", "curve", "memory_bytes", "seconds", "n_params")  # the arrays with a leading axis of runs
 ARRAYS = (*PER_RUN, "curve_steps")
@@ -84,6 +86,8 @@ class Result:
 
     def frame(self) -> pd.DataFrame:
         """A tidy table: one row per run, trained task and tested task, with the accuracy; NaN left out."""
+        import pandas as pd
+
         rows = [
             {**run, "after": i, "task": j, "accuracy": self.R[r, i, j]}
             for r, run in enumerate(self.runs)
@@ -98,6 +102,8 @@ class Result:
 
         The columns are accuracy, forgetting and backward transfer; NaN where a run diverged.
         """
+        import pandas as pd
+
         R, rows = 100 * self.R, []
         keys = [tuple((k, v) for k, v in r.items() if k != "seed") for r in self.runs]
         for key in dict.fromkeys(keys):
