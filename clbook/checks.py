@@ -24,16 +24,23 @@ def _whole(value: Any) -> Any:
     return value if isinstance(value, bool) or not isinstance(value, Integral) else int(value)
 
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
-AtLeastOne = Annotated[float, Field(ge=1, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Whole = Annotated[int, BeforeValidator(_whole)]
-Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
-Natural = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+def _real(value: Any) -> Any:
+    """NumPy's and PyTorch's truth values as Python's own, which are no numbers."""
+    return value.tolist() if str(getattr(value, "dtype", "")).endswith("bool") else value
+
+
+MOST = 2**63 - 1  # what PyTorch takes for a whole number
+Real = Annotated[float, BeforeValidator(_real)]
+Number = Annotated[Real, Field(allow_inf_nan=False)]
+Strength = Annotated[Real, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[Real, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[Real, Field(ge=0, le=1)]
+ShareBelowOne = Annotated[Real, Field(ge=0, lt=1)]
+AtLeastOne = Annotated[Real, Field(ge=1, allow_inf_nan=False)]
+Fraction = Annotated[Real, Field(gt=0, lt=1)]
+Whole = Annotated[int, BeforeValidator(_whole), Field(ge=-MOST, le=MOST)]
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MOST)]
+Natural = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=MOST)]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -96,7 +103,7 @@ def _hints(owner: Hashable) -> dict[str, Any]:
 
 
 @functools.cache
-def _adapter(hint: Any) -> TypeAdapter[Any]:
+def _adapter(hint: Any) -> Any:
     """pydantic's check of a type; of a class that it does not know, that the value is an instance."""
     plain = hint in (bool, int, float, str) or not isinstance(hint, type) or bool(get_args(hint))
     config = ConfigDict(arbitrary_types_allowed=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from clbook.checks import Positive, check_fields
 
 
+@runtime_checkable
 class Likelihood(Protocol):
     """p(y | f) for outputs f [B, ..., C]; mask [C] or [B, C] says which outputs count."""
 

@@ -338,12 +338,13 @@ def sequence(datas: Sequence[InstanceOf[Data]], *, kind: Kind = "task") -> Scena
 
 
 @checked
-def reconstruct(scenario: InstanceOf[Scenario], sigma: Positive = 0.5**0.5) -> Scenario:
+def reconstruct(scenario: Scenario, sigma: Positive = 0.5**0.5) -> Scenario:
     """The same tasks without their labels: the network is to give back its input, y = x.
 
-    With the default sigma, - log p is the squared error, (y - f)^2.
+    With the default sigma, - log p is the squared error, (y - f)^2. All outputs count in every task.
     """
-    return replace(scenario, likelihood=Gaussian(sigma), targets="inputs")
+    mask = torch.ones((), dtype=torch.bool, device=scenario.device).expand(*scenario.mask.shape[:2], scenario.data.x[0].numel())
+    return replace(scenario, mask=mask, likelihood=Gaussian(sigma), targets="inputs")
 
 
 def _numbered(data: Data, part: str, start: int) -> Tensor:

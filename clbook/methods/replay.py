@@ -52,7 +52,7 @@ class Rehearsal(Method):
 
     def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> State:
         if self.buffer == "balanced":
-            y = task.y if task.y.dim() == 1 and not task.y.is_floating_point() else torch.zeros(len(task.y))  # one class
+            y = task.y if task.y.dim() == 1 and not task.y.is_floating_point() else torch.zeros(len(task.y)).long()  # one class
             rows = balanced(y.cpu(), self.size, rng)
             new = torch.stack([torch.full_like(rows, task.index), rows], 1).to(task.y.device)
             kept = torch.cat([state["kept"], new])
