@@ -2,6 +2,6 @@
 
 import sys
 
-from clbook.cli import main
+from clbook.lab.cli import main
 
 sys.exit(main())

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from clbook import benchmark, load, methods, metrics
-from clbook.benchmark import ENTRIES, FAMILIES, PERMUTED, PUBLISHED, REFERENCE, SPLIT, TABLE, Part, compare_all, concat, rows
-from clbook.experiments import EXPERIMENTS, reproduce
-from clbook.report import Report, Setting
+from clbook import InputError, code, load, methods, metrics, result
+from clbook.lab import compare, entries
+from clbook.lab.benchmark import PUBLISHED, REFERENCE, rows
+from clbook.lab.compare import Part, compare_all, concat
+from clbook.lab.entries import ENTRIES, FAMILIES, PERMUTED, SPLIT, TABLE
+from clbook.lab.experiments import EXPERIMENTS, reproduce
+from clbook.lab.report import Report, Setting
+from clbook.method import Update
 from clbook.scenarios import KINDS
 
 QUICK = TABLE["quick"]
 SMALL = replace(QUICK, seeds=2, split=replace(QUICK.split, steps=20, search_steps=10, hidden=(12,)))
 
 
+SPLIT_FEW = ("fine-tuning", "EWC", "XdG")
+
+
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only three methods and one suite."""
-    chosen = {name: SPLIT[name] for name in ("fine-tuning", "EWC", "XdG")}
-    monkeypatch.setattr(benchmark, "ENTRIES", {"split": chosen, "permuted": {}, "demo": {}})
+    chosen = {name: SPLIT[name] for name in SPLIT_FEW}
+    monkeypatch.setattr(entries, "ENTRIES", {"split": chosen, "permuted": {}, "demo": {}})
 
 
 def setting(folder: Path, **more) -> Setting:
@@ -56,7 +63,7 @@ def test_the_budget_is_the_published_one() -> None:
     """Split MNIST as van de Ven & Tolias 2019 train it."""
     split = TABLE["book"].split
     assert (split.hidden, split.steps, split.batch_size, split.optimizer, split.lr) == ((400, 400), 2000, 128, "adam", 1e-3)
-    assert TABLE["book"].seeds >= 5 and TABLE["paper"].seeds >= 10 and not split.decay
+    assert TABLE["book"].seeds >= 5 and TABLE["paper"].seeds >= 10 and not split.lr_decay
     assert PERMUTED["ER"].method.size == 10 and SPLIT["ER"].method.size == 100
 
 
@@ -69,16 +76,19 @@ def test_strengths_are_chosen_without_the_test_set(few: None, tmp_path: Path) ->
     s = setting(tmp_path / "shuffled")
     order = torch.randperm(len(s.data.y_test), generator=torch.Generator().manual_seed(0))
     shuffled = compare_all(replace(s, data=replace(s.data, y_test=s.data.y_test[order], name="shuffled")))
-    assert any(name.startswith("search/") for name in plain[1])
-    for name in (n for n in plain[1] if n.startswith("search/")):
-        np.testing.assert_array_equal(plain[1][name], shuffled[1][name])
-    for key in plain[0]:
-        assert plain[0][key].runs == shuffled[0][key].runs
-    assert (plain[2]["split task: EWC"] > shuffled[2]["split task: EWC"] + 10).all()
+    assert any(name.startswith("search/") for name in plain.arrays)
+    for name in (n for n in plain.arrays if n.startswith("search/")):
+        np.testing.assert_array_equal(plain.arrays[name], shuffled.arrays[name])
+    for key in plain.results:
+        assert plain.results[key].runs == shuffled.results[key].runs
+        assert not np.array_equal(plain.results[key].R, shuffled.results[key].R)
+    told, chance = (np.mean([c.ours[f"split task: {name}"] for name in SPLIT_FEW]) for c in (plain, shuffled))
+    assert told > 65 and abs(chance - 50) < 10, "labels in random order are guessed"
 
 
 def test_the_best_held_out_value_is_used(few: None, tmp_path: Path) -> None:
-    results, arrays, _ = compare_all(setting(tmp_path))
+    results, arrays, _, searches = compare_all(setting(tmp_path))
+    assert len(searches) == len(SPLIT["EWC"].values) * 3 + len(SPLIT["XdG"].values)
     for key, field in (("split domain: EWC", "lam"), ("split task: XdG", "drop")):
         tried = arrays[f"search/{key}"]  # [values, 2]
         assert tuple(tried[:, 0]) == SPLIT[key.split(": ")[1]].values
@@ -107,17 +117,87 @@ def test_a_stop_costs_one_part(few: None, tmp_path: Path, monkeypatch: pytest.Mo
     again = compare_all(setting(tmp_path / "cut"))
     parts = 3 + 3 + 1 + len(SPLIT["EWC"].values) * 3 + len(SPLIT["XdG"].values)
     assert before + len(done) - 1 == parts, "every part is computed once"
-    for key, result in whole[0].items():
-        np.testing.assert_array_equal(again[0][key].R, result.R)
+    for key, one in whole.results.items():
+        np.testing.assert_array_equal(again.results[key].R, one.R)
+
+
+@dataclass(frozen=True)
+class Same(methods.Finetune):
+    """A method whose step does what it did."""
+
+    def after_step(self, theta: torch.Tensor, state: dict, update: Update) -> tuple[torch.Tensor, dict]:
+        return theta, state
+
+
+def changed() -> type:
+    """A class of the same name and fields with other code."""
+
+    @dataclass(frozen=True)
+    class Same(methods.Finetune):
+        """A method whose step does what it did, and then some."""
+
+        def after_step(self, theta: torch.Tensor, state: dict, update: Update) -> tuple[torch.Tensor, dict]:
+            return theta - update.before, state
+
+    Same.__qualname__ = "Same"
+    return Same
+
+
+def test_a_part_belongs_to_the_code_that_computed_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = Part("split", "task", "fine-tuning", Same(), (0,), search=False)
+    other = replace(part, method=changed()())
+    assert repr(part) == repr(other), "only the code differs"
+    where = lambda p: p.path(Path(), SMALL, "digits")  # noqa: E731
+    assert where(part) == where(replace(part, method=Same())) != where(other)
+    before = where(part)
+    monkeypatch.setattr(code, "_of_module", lambda name: "edited" if name == "clbook.sampling" else "as it was")
+    edited = where(part)
+    monkeypatch.setattr(code, "_of_module", lambda name: "as it was")
+    assert len({before, edited, where(part)}) == 3, "code that the loop imports counts"
+
+
+def test_parts_of_another_commit_are_not_published_with_ours(
+    few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are refused before more is computed; where they are allowed, the report names every commit."""
+    monkeypatch.setattr(result, "_commit", lambda: "a" * 12)
+    monkeypatch.setattr(compare, "fits", lambda *_: 1)  # every seed is a part of its own
+    sizes = replace(SMALL, data="digits", seeds=1, other_seeds=1)
+    again = {"sizes": replace(sizes, seeds=2), "progress": False, "quiet": True}
+    first = reproduce("benchmark", "book", tmp_path, sizes=sizes, progress=False, quiet=True)
+    assert first.info["commits"] == ["a" * 12] and first.info["mixed_code"] == ""
+    monkeypatch.setattr(result, "_commit", lambda: "b" * 12)
+    with monkeypatch.context() as patch:
+        patch.setattr(Part, "compute", lambda *_: pytest.fail("trained first"))
+        with pytest.raises(
+            InputError, match=r"several commits \(b{12}, a{12}\): delete what other commits have left in \.work"
+        ):
+            reproduce("benchmark", "book", tmp_path, **again)
+    assert Report.load(tmp_path / "benchmark").info == first.info, "what is published is as it was"
+    mixed = reproduce("benchmark", "book", tmp_path, **again, allow_mixed_code=True)
+    assert set(mixed.info["commits"]) == {"a" * 12, "b" * 12} and "several commits" in mixed.info["mixed_code"]
+    assert mixed.results["split task: EWC"].info["commits"] == ["a" * 12, "b" * 12], "one seed of each"
+    assert Report.load(tmp_path / "benchmark").info == mixed.info
+
+
+def test_the_commits_of_the_search_count(few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Part.compute
+
+    def searched_elsewhere(self: Part, *args) -> object:
+        monkeypatch.setattr(result, "_commit", lambda: "search" if self.search else "final")
+        return original(self, *args)
+
+    monkeypatch.setattr(Part, "compute", searched_elsewhere)
+    sizes = replace(SMALL, seeds=1, other_seeds=1)
+    report = reproduce("benchmark", "quick", tmp_path, sizes=sizes, progress=False, quiet=True)
+    assert set(report.info["commits"]) == {"search", "final"}
 
 
 def test_two_processes_find_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "ENTRIES", {"split": {}, "permuted": {}, "demo": benchmark.DEMO})
+    monkeypatch.setattr(entries, "ENTRIES", {"split": {}, "permuted": {}, "demo": entries.DEMO})
     sizes = replace(SMALL, demo=replace(SMALL.demo, steps=20, hidden=(12,)))
     one, two = (compare_all(replace(setting(tmp_path / str(n), workers=n), sizes=sizes)) for n in (1, 2))
-    np.testing.assert_array_equal(one[0]["demo task: MAS"].R, two[0]["demo task: MAS"].R)
-    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
-        reproduce("benchmark", "quick", tmp_path, workers=0)
+    np.testing.assert_array_equal(one.results["demo task: MAS"].R, two.results["demo task: MAS"].R)
 
 
 def test_runs_are_joined_in_order(few: None, tmp_path: Path) -> None:
@@ -126,6 +206,8 @@ def test_runs_are_joined_in_order(few: None, tmp_path: Path) -> None:
     single = [replace(part, seeds=(seed,)).compute(SMALL, load("digits"), "cpu") for seed in (0, 1)]
     joined = concat(single)
     assert [run["seed"] for run in joined.runs] == [0, 1]
+    assert list(joined.n_params) == [(64 + 1) * 12 + (12 + 1) * 10] * 2 and len(joined.seconds) == len(joined.memory_bytes) == 2
+    assert joined.info["training"] == single[0].info["training"] and joined.info["commits"] == [result._commit()]
     np.testing.assert_allclose(joined.R, both.R, atol=1e-2)  # one test sample of about 70 may tip over
 
 
@@ -143,9 +225,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
         "CLS-ER", "fast and slow weights", "XdG", "HAT",
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        entries = {n: replace(SPLIT[n], values=SPLIT[n].values[:2]) for n in names}
-        entries["EWC"] = replace(SPLIT["EWC"], values=SOFT)
-        patch.setattr(benchmark, "ENTRIES", {"split": entries, "permuted": {}, "demo": {}})
+        chosen = {n: replace(SPLIT[n], values=SPLIT[n].values[:2]) for n in names}
+        chosen["EWC"] = replace(SPLIT["EWC"], values=SOFT)
+        patch.setattr(entries, "ENTRIES", {"split": chosen, "permuted": {}, "demo": {}})
         sizes = replace(QUICK, seeds=3, other_seeds=3, permuted_seeds=3)
         return reproduce("benchmark", "quick", tmp_path_factory.mktemp("r"), sizes=sizes, progress=False, quiet=True)
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import numpy as np
 import pytest
 
 import clbook
-from clbook import cli, data, methods, metrics
-from clbook.cli import METHODS, main, method_class, method_of, parse
-from clbook.experiments import EXPERIMENTS
+from clbook import Training, data, loop, methods, metrics
+from clbook.lab import commands
+from clbook.lab.cli import main
+from clbook.lab.experiments import EXPERIMENTS
+from clbook.lab.options import METHODS, method_class, method_of, option_name, parse, training_of
+from clbook.lab.tables import plus_minus
 from clbook.method import Method
-from clbook.report import plus_minus
 from clbook.result import Result
-from clbook.training import Training
+from clbook.runs import Runs
 
 SMALL = ["--dataset", "digits", "--hidden", "16", "--steps", "12", "--batch-size", "16", "--quiet"]
 
@@ -61,10 +65,9 @@ def test_the_table_is_the_saved_summary_and_that_is_the_metrics_of_R(written: tu
     for name, f in wanted.items():
         mean, half = metrics.interval(f(R))
         assert row[name] == pytest.approx(float(mean)) and row[f"{name} ±"] == pytest.approx(float(half))
-    heads, cells = (line.split("  ") for line in said.splitlines()[2:4])
-    assert [h.strip() for h in heads if h.strip()] == ["method", "accuracy", "forgetting", "backward transfer"]
-    shown = [c.strip() for c in cells if c.strip()]
-    assert shown == ["EWC(lam=100)", *(plus_minus(row[name], row[f"{name} ±"]) for name in wanted)]
+    heads, cells = (line.split() for line in said.splitlines()[2:4])
+    assert heads == ["method", "accuracy", "forgetting", "backward", "transfer"]
+    assert cells == ["EWC(lam=100)", *" ".join(plus_minus(row[name], row[f"{name} ±"]) for name in wanted).split()]
     assert "95 % interval over seeds" in said and "permuted digits, 3 tasks, domain-incremental; seeds: 5" in said
 
 
@@ -89,13 +92,14 @@ def test_without_out_nothing_is_written_and_one_seed_is_said_to_have_no_interval
     assert main(["run", "--tasks", "2", *SMALL[:-1]]) == 0
     said = capsys.readouterr().out
     assert "one seed gives no interval" in said and "±" not in said.splitlines()[-1]
+    assert said.splitlines()[-1].split()[0] == "Finetune", "the method where none is named"
     assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_is_gone_on_from(tmp_path: Path, monkeypatch) -> None:
     line = ["run", "--tasks", "2", "--checkpoint", str(tmp_path / "c"), *SMALL]
     assert main([*line, "--out", str(tmp_path / "first")]) == 0
-    monkeypatch.setattr(clbook.stack.Stack, "_train_task", lambda *_: pytest.fail("a finished task is trained again"))
+    monkeypatch.setattr(Runs, "descend", lambda *_, **__: pytest.fail("a finished task is trained again"))
     assert main([*line, "--out", str(tmp_path / "second")]) == 0
     np.testing.assert_array_equal(Result.load(tmp_path / "first").R, Result.load(tmp_path / "second").R)
 
@@ -112,75 +116,111 @@ KINDS = {
 
 @pytest.mark.parametrize(("words", "wanted"), KINDS.items())
 def test_scenarios(words: str, wanted: tuple[str, int]) -> None:
-    scenario = cli.scenario_of(parse(["run", "--scenario", *words.split()]), data.load("digits"))
+    scenario = commands.scenario_of(parse(["run", "--scenario", *words.split()]), data.load("digits"))
     assert (len(scenario), scenario.kind, scenario.n_outputs) == (5, *wanted)
 
 
 def test_rotations_go_from_0_to_90_degrees() -> None:
-    names = cli.scenario_of(parse(["run", "--scenario", "rotated", "--tasks", "4"]), data.load("digits")).names
+    names = commands.scenario_of(parse(["run", "--scenario", "rotated", "--tasks", "4"]), data.load("digits")).names
     assert [float(name.split()[0]) for name in names] == [0, 30, 60, 90]
 
 
-@pytest.mark.parametrize(("preset", "sizes"), cli.SIZES.items())
-def test_a_preset_gives_what_is_not_given(preset: str, sizes: tuple, monkeypatch) -> None:
-    seen: dict = {}
+def stopped(seen: dict[str, Any]) -> Any:
+    """Stands for `run`: keeps what it is given, and says that this is enough."""
 
-    def taken(scenario, method, seeds, *, net, **training):
-        seen.update(training, hidden=net.shapes[0][0], data=scenario.data.name)
-        raise ValueError("enough")
+    def taken(scenario: clbook.Scenario, method: Method, seeds: int, *, net: clbook.Net, **given: Any) -> None:
+        seen.update(given, hidden=net.shapes[0][0], data=scenario.data.name, method=method, seeds=seeds)
+        raise clbook.InputError("enough")
 
-    monkeypatch.setattr(cli, "run", taken)
-    monkeypatch.setattr(cli.data, "load", lambda name: clbook.load("digits") if name == sizes[0] else pytest.fail(name))
-    main(["run", "--preset", preset])
-    assert (seen["epochs"], seen["batch_size"], seen["hidden"]) == (sizes[1], sizes[2], sizes[3][0])
-    main(["run", "--preset", preset, "--steps", "7", "--batch-size", "9", "--hidden", "11", "12"])
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("preset", "dataset", "epochs", "batch_size", "hidden"),
+    [("quick", "digits", 10, 32, 100), ("book", "mnist", 2, 128, 400), ("paper", "mnist", 20, 128, 400)],
+)
+def test_a_preset_gives_what_is_not_given(
+    preset: str, dataset: str, epochs: int, batch_size: int, hidden: int, monkeypatch, capsys
+) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(commands, "run", stopped(seen))
+    monkeypatch.setattr(data, "load", lambda name: clbook.load("digits") if name in ("digits", dataset) else pytest.fail(name))
+    assert complaint(["run", "--preset", preset], capsys)[1] == "clbook: error: enough\n"
+    assert (seen["epochs"], seen["steps"], seen["batch_size"], seen["hidden"]) == (epochs, None, batch_size, hidden)
+    complaint(["run", "--preset", preset, "--steps", "7", "--batch-size", "9", "--hidden", "11", "12"], capsys)
     assert (seen["epochs"], seen["steps"], seen["batch_size"], seen["hidden"]) == (None, 7, 9, 11)
 
 
 # options are fields --------------------------------------------------------------------------------------------------------
 
+STRENGTH = {"lam": "100"}  # a value for each field that a method must be told
+
+
+def required(method: type[Method]) -> list[str]:
+    """The words that give a method what it must be told."""
+    names = [f.name for f in fields(method) if f.default is MISSING]
+    return [word for name in names for word in (option_name(method, name), STRENGTH[name])]
+
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_options_of_a_method_are_its_fields(name: str) -> None:
     method = METHODS[name]
-    assert method_of(parse(["run", "--method", name])) == method()
+    words = ["run", "--method", name, *required(method)]
+    told = {f.name: float(STRENGTH[f.name]) for f in fields(method) if f.default is MISSING}
+    assert method_of(parse(words)) == method(**told)
     for f in fields(method):
         if type(f.default) in (int, float):
             value = f.default / 2 if isinstance(f.default, float) else f.default + 1
-            got = parse(["run", "--method", name, cli.option_name(method, f.name), str(value)])
-            assert getattr(got, cli._field(method, f.name)) == value
+            got = method_of(parse([*words, option_name(method, f.name), str(value)]))
+            assert got == method(**told, **{f.name: value})
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if required(method)])
+def test_a_strength_that_is_not_given_is_asked_for(name: str, capsys) -> None:
+    status, said = complaint(["run", "--method", name], capsys)
+    assert status == 2 and all(part in said for part in ("--lam", f"{METHODS[name].__name__}.lam", "at least 0", "required"))
+
+
+def test_without_a_method_nothing_is_protected() -> None:
+    assert method_of(parse(["run"])) == methods.Finetune()
 
 
 def test_every_field_of_training_is_an_option_and_reaches_run(monkeypatch, capsys) -> None:
-    seen: dict = {}
-
-    def taken(*_, **given):
-        seen.update(given)
-        raise ValueError("enough")
-
-    monkeypatch.setattr(cli, "run", taken)
-    words = "--epochs 3 --batch-size 5 --optimizer sgd --lr 0.5 --keep-optimizer --decay"
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(commands, "run", stopped(seen))
+    words = "--epochs 3 --batch-size 5 --optimizer sgd --lr 0.5 --keep-optimizer --lr-decay"
     more = "--eval-every 7 --eval-samples 8 --future --on-divergence nan"
-    assert complaint(["run", "--dataset", "digits", *words.split(), *more.split()], capsys)[1] == "clbook: error: enough\n"
-    wanted = Training(3, None, 5, "sgd", 0.5, True, True, 7, 8, True, "nan")
-    assert {f.name: seen[f.name] for f in fields(Training)} == {f.name: getattr(wanted, f.name) for f in fields(Training)}
+    complaint(["run", "--dataset", "digits", *words.split(), *more.split()], capsys)
+    wanted = Training(
+        epochs=3, batch_size=5, optimizer="sgd", lr=0.5, keep_optimizer=True, lr_decay=True, eval_every=7, eval_samples=8,
+        future=True, on_divergence="nan",
+    )  # fmt: skip
+    assert all(getattr(wanted, f.name) != f.default for f in fields(Training) if f.name != "steps"), "each is another value"
+    assert {f.name: seen[f.name] for f in fields(Training)} == vars(wanted)
+
+
+def test_what_is_not_given_is_what_training_says() -> None:
+    """The defaults of Training stand in Training: the options have them from there, or leave them to it."""
+    assert training_of(parse(["run", "--steps", "3"]), {}) == Training(steps=3)
+    assert training_of(parse(["run"]), {"epochs": 4, "hidden": (3,)}) == Training(epochs=4)
+    assert training_of(parse(["run", "--steps", "3"]), {"epochs": 4}) == Training(steps=3), "instead of the preset's epochs"
 
 
 def test_runs_that_diverged_leave_a_dash(capsys) -> None:
-    words = "run --method l2 --step explicit --lam 1e6 --optimizer sgd --lr 0.1 --tasks 2 --seeds 2 --on-divergence nan"
+    words = "run --method l2 --pull explicit --lam 1e6 --optimizer sgd --lr 0.1 --tasks 2 --seeds 2 --on-divergence nan"
     assert main([*words.split(), *SMALL[:4], "--steps", "60"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].split() == ["L2(lam=1e+06,", "step=explicit)", "-", "-", "-"]
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["L2(lam=1e+06,", "pull=explicit)", "-", "-", "-"]
 
 
 def test_the_option_of_a_method_may_stand_before_its_name() -> None:
-    assert method_of(parse("run --gamma 0.5 --lam 3 --method ewc --consolidation online".split())) == methods.EWC(
-        lam=3, consolidation="online", gamma=0.5
+    assert method_of(parse("run --gamma 0.5 --lam 3 --method ewc --carry online".split())) == methods.EWC(
+        lam=3, carry="online", gamma=0.5
     )
 
 
 def test_a_field_named_as_an_option_of_run_gets_the_name_of_its_method() -> None:
-    options = parse("run --kind task --ewc-kind sampled".split())
-    assert options.kind == "task" and method_of(options) == methods.EWC(kind="sampled")
+    given = parse("run --hidden 20 --method dgr --dgr-hidden 30".split())
+    assert given.hidden == (20,) and method_of(given) == methods.DGR(hidden=30)
 
 
 def test_a_method_that_is_added_has_its_options(monkeypatch) -> None:
@@ -192,8 +232,8 @@ def test_a_method_that_is_added_has_its_options(monkeypatch) -> None:
         seeds: int = 4
 
     monkeypatch.setitem(METHODS, "new", New)
-    options = parse("run --method new --strength 0.25 --seeds 2 --new-seeds 9".split())
-    assert method_of(options) == New(strength=0.25, seeds=9) and options.seeds == 2
+    given = parse("run --method new --strength 0.25 --seeds 2 --new-seeds 9".split())
+    assert method_of(given) == New(strength=0.25, seeds=9) and given.seeds == 2
 
 
 @pytest.mark.parametrize("name", ["ewc", "EWC", "Feature-Extraction", "featureextraction", "fast_weights"])
@@ -207,7 +247,7 @@ def test_list_names_everything(capsys) -> None:
     named = {line.strip().split(":")[0] for line in said.splitlines() if ":" in line}
     assert named >= {name.lower() for name in methods.__all__} | set(EXPERIMENTS) | {"permuted", "rotated", "split"}
     assert all(name in said for name in (*data.NAMES, "quick", "book", "paper"))
-    assert "--lam 1.0 --step implicit --consolidation separate --gamma 1.0 --ewc-kind exact --n-samples 1000" in said
+    assert "--lam (required) --pull implicit --carry separate --gamma None --estimator exact --n-samples 1000" in said
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["run", "--method", "dgr"], ["reproduce"], ["list"]])
@@ -220,13 +260,24 @@ def test_help(command: list[str], capsys) -> None:
     assert wanted in said.out and ("--dgr-hidden" in said.out) == ("dgr" in command)
 
 
+def test_the_help_of_a_method_is_what_its_class_says(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--method", "ewc", "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "loss = L_task + (lam / 2) sum_i F_i (theta_i - theta*_i)^2" in said, "the docstring"
+    assert "--lam FLOAT EWC.lam, at least 0 (required)" in said
+    assert "EWC.gamma, at least 0, at most 1 (default: None)" in said
+    assert "--lr FLOAT Training.lr, more than 0 (default: 0.001)" in said
+    assert "Without --method it is finetune" in said
+
+
 def test_reproduce_hands_on_its_options(monkeypatch, tmp_path: Path) -> None:
     seen: list = []
-    monkeypatch.setattr(cli, "reproduce", lambda *args, **more: seen.append((args, more)))
+    monkeypatch.setattr(commands, "reproduce", lambda *args, **more: seen.append((args, more)))
     line = ["reproduce", "ewc-b", "--preset", "quick", "--seeds", "4", "--out", str(tmp_path), "--device", "cpu"]
-    line += ["--workers", "3", "--quiet"]
+    line += ["--workers", "3", "--allow-mixed-code", "--quiet"]
     assert main(line) == 0
-    more = {"seeds": 4, "device": "cpu", "workers": 3, "progress": False, "quiet": True}
+    more = {"seeds": 4, "device": "cpu", "workers": 3, "allow_mixed_code": True, "progress": False, "quiet": True}
     assert seen == [(("ewc-b", "quick", tmp_path), more)]
 
 
@@ -234,20 +285,22 @@ def test_reproduce_hands_on_its_options(monkeypatch, tmp_path: Path) -> None:
 
 BAD = {
     "run --method ewd": ["'ewd'", "choose one of", "ewc", "l2"],
-    "run --lam -3": ["EWC.lam", "-3", ">= 0"],
-    "run --lam nan": ["EWC.lam", "nan"],
-    "run --lam abc": ["--lam", "'abc'", "FLOAT"],
-    "run --gamma 1.5": ["EWC.gamma", "1.5", "between 0 and 1"],
-    "run --consolidation last": ["'last'", "separate, latest, online"],
-    "run --ewc-kind true": ["'true'", "exact, sampled, empirical, batched"],
-    "run --method l2 --gamma 0.5": ["--gamma"],
+    "run --lam 3": ["--lam"],
+    "run --method ewc --lam -3": ["EWC.lam", "-3", "greater than or equal to 0"],
+    "run --method ewc --lam nan": ["EWC.lam", "got nan"],
+    "run --method ewc --lam abc": ["--lam", "'abc'", "FLOAT"],
+    "run --method ewc --lam 1 --carry online --gamma 1.5": ["EWC.gamma", "1.5", "less than or equal to 1"],
+    "run --method ewc --lam 1 --gamma 0.5": ["EWC.gamma", "0.5", 'carry="online"'],
+    "run --method ewc --lam 1 --carry last": ["'last'", "'separate', 'latest', 'online', 'newest'"],
+    "run --method ewc --lam 1 --estimator true": ["'true'", "'exact', 'sampled', 'empirical', 'batched'"],
+    "run --method xdg --gamma 0.5": ["--gamma"],
     "run --foo 1": ["--foo"],
     "run --scenario spilt": ["'spilt'", "permuted", "rotated", "split"],
-    "run --dataset digits --kind both": ["'both'", "task, domain, class"],
+    "run --dataset digits --kind both": ["'both'", "'task', 'domain', 'class'"],
     "run --dataset emnist": ["'emnist'", "digits, mnist, fashion"],
     "run --preset huge": ["'huge'", "quick, book, paper"],
     "run --dataset digits --seeds 0": ["0"],
-    "run --dataset digits --tasks 0": ["at least one task", "0"],
+    "run --dataset digits --tasks 0": ["tasks", "greater than or equal to 1", "got 0"],
     "run --dataset digits --scenario rotated --tasks -1": ["at least one task"],
     "run --dataset digits --scenario split --tasks 3": ["10 classes", "3 tasks"],
     "run --dataset digits --epochs 1 --steps 2": ["epochs=1", "steps=2"],
@@ -255,8 +308,8 @@ BAD = {
     "run --dataset digits --batch-size -1": ["batch_size", "-1"],
     "run --dataset digits --batch-size 0": ["batch_size", "0"],
     "run --dataset digits --lr -0.1": ["lr", "-0.1"],
-    "run --dataset digits --optimizer adm": ["'adm'", "sgd, adam"],
-    "run --dataset digits --hidden 0": ["at least one unit", "0"],
+    "run --dataset digits --optimizer adm": ["'adm'", "'sgd', 'adam'"],
+    "run --dataset digits --hidden 0": ["hidden", "greater than or equal to 1", "got (0,)"],
     "run --dataset digits --device tpu9": ["tpu9"],
     "reproduce ewc-z": ["'ewc-z'", "ewc-a, ewc-b, ewc-c"],
     "reproduce ewc-a --preset huge": ["'huge'", "quick, book, paper"],
@@ -279,7 +332,7 @@ def complaint(args: list[str], capsys) -> tuple[int, str]:
 @pytest.mark.parametrize("line", BAD)
 def test_bad_input_is_one_line_that_quotes_it(line: str, capsys) -> None:
     status, said = complaint(line.split(), capsys)
-    assert status == cli.INPUT
+    assert status == 2
     assert all(part in said for part in BAD[line]), said
 
 
@@ -290,32 +343,77 @@ def test_no_data_is_one_line_that_says_what_to_do(tmp_path: Path, monkeypatch, c
     monkeypatch.setenv("CLBOOK_DATA", str(tmp_path))
     monkeypatch.setattr("torchvision.datasets.MNIST", offline)
     status, said = complaint(["run", "--dataset", "mnist"], capsys)
-    assert status == cli.INPUT and all(word in said for word in (str(tmp_path), "CLBOOK_DATA", "CLBOOK_PRESET=quick"))
+    assert status == 2 and all(word in said for word in (str(tmp_path), "CLBOOK_DATA", "CLBOOK_PRESET=quick"))
 
 
 def test_a_place_that_cannot_be_written_is_noticed_before_training(tmp_path: Path, monkeypatch, capsys) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(cli, "run", lambda *_, **__: pytest.fail("trained first"))
+    monkeypatch.setattr(commands, "run", lambda *_, **__: pytest.fail("trained first"))
     status, said = complaint(["run", "--out", str(tmp_path / "file" / "x"), *SMALL], capsys)
-    assert status == cli.INPUT and str(tmp_path / "file") in said
+    assert status == 2 and str(tmp_path / "file") in said
 
 
 def test_a_run_that_diverges_is_one_line_and_another_status(capsys) -> None:
-    line = "run --method l2 --step explicit --lam 1e6 --optimizer sgd --lr 0.1 --tasks 2"
+    line = "run --method l2 --pull explicit --lam 1e6 --optimizer sgd --lr 0.1 --tasks 2"
     status, said = complaint([*line.split(), *SMALL[:4], "--steps", "60", "--quiet"], capsys)
-    assert status == cli.FAILED and all(word in said for word in ("diverged", "lr = 0.1", "lambda = 1e+06", "implicit"))
+    assert status == 1 and all(word in said for word in ("diverged", "lr = 0.1", "lambda = 1e+06", "implicit"))
 
 
 def test_a_stop_is_one_line(monkeypatch, capsys) -> None:
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "run", stop)
-    assert complaint(["run", *SMALL], capsys)[0] == cli.STOPPED
+    monkeypatch.setattr(commands, "run", stop)
+    assert main(["run", *SMALL]) == 130
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and said.err.startswith("clbook: stopped")
+
+
+class Trouble(clbook.InputError):
+    """An error that says something about what was given."""
+
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError, RuntimeError, ZeroDivisionError, KeyError, AssertionError])
+def test_an_error_of_the_package_does_not_read_like_one_of_the_user(kind: type[Exception], monkeypatch, capsys) -> None:
+    """One line that says what and where it was: the innermost line of the package, here where the loop is called."""
+
+    def wrong(*_: Any) -> None:
+        raise kind("no such\nthing")
+
+    monkeypatch.delenv("CLBOOK_DEBUG", raising=False)
+    monkeypatch.setattr(loop, "train", wrong)
+    assert main(["run", *SMALL]) == 70
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and "error:" not in said.err
+    assert "bug in clbook" in said.err and "report" in said.err and "CLBOOK_DEBUG=1" in said.err
+    found = re.search(rf"\({kind.__name__} at clbook/loop.py:(\d+): '?no such", said.err)
+    assert found, said.err
+    line = Path(loop.__file__).read_text().splitlines()[int(found[1]) - 1]
+    assert line.strip().startswith("train(runs, scenario")
+
+
+def test_the_same_place_may_refuse_what_was_given(monkeypatch, capsys) -> None:
+    def wrong(*_: Any) -> None:
+        raise Trouble("not this one")
+
+    monkeypatch.setattr(loop, "train", wrong)
+    assert complaint(["run", *SMALL], capsys) == (2, "clbook: error: not this one\n")
+
+
+def test_a_bug_shows_its_traceback_where_it_is_asked_for(monkeypatch, capsys) -> None:
+    def wrong(*_: Any) -> None:
+        raise ValueError("inside")
+
+    monkeypatch.setenv("CLBOOK_DEBUG", "1")
+    monkeypatch.setattr(loop, "train", wrong)
+    assert main(["run", *SMALL]) == 70
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback (most recent call last)") and 'in wrong\n    raise ValueError("inside")' in said
+    assert said.splitlines()[-1].startswith("clbook: this is a bug")
 
 
 def test_python_m_clbook_is_the_command() -> None:
     good = subprocess.run([sys.executable, "-m", "clbook", "list"], capture_output=True, text=True)
     assert good.returncode == 0 and "ewc-a" in good.stdout and good.stderr == ""
     bad = subprocess.run([sys.executable, "-m", "clbook", "run", "--method", "ewd"], capture_output=True, text=True)
-    assert bad.returncode == cli.INPUT and bad.stdout == "" and bad.stderr.count("\n") == 1 and "'ewd'" in bad.stderr
+    assert bad.returncode == 2 and bad.stdout == "" and bad.stderr.count("\n") == 1 and "'ewd'" in bad.stderr

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from pages import ROOT
 from small import clouds, net_for
 
-from clbook import experiments, metrics, permuted
-from clbook.experiments import DEPTH, EXPERIMENTS, MANY, THREE, find, layer_overlaps, reproduce
+from clbook import InputError, loop, metrics, permuted, result, store
+from clbook.lab import experiments, provenance
+from clbook.lab.experiments import DEPTH, EXPERIMENTS, MANY, THREE, find, layer_overlaps, reproduce, stored
+from clbook.lab.report import Reference, Report
+from clbook.lab.tables import comparison, plus_minus
 from clbook.presets import PRESETS
-from clbook.report import Reference, Report, comparison, plus_minus
-from clbook.stack import Stack
+from clbook.runs import Runs
 
 NAMES = ("ewc-a", "ewc-b", "ewc-c")
 
@@ -165,7 +176,15 @@ def test_a_reference_is_not_judged_at_the_quick_size() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sense", "ours", "reached"), [(">=", 2.0, True), (">=", 1.9, False), ("<=", 2.0, True), ("<=", 2.1, False)]
+    ("sense", "ours", "reached"),
+    [
+        (">=", 2.0, True),
+        (">=", 1.9, False),
+        (">=", math.nan, False),
+        ("<=", 2.0, True),
+        ("<=", 2.1, False),
+        ("<=", math.nan, False),
+    ],
 )
 def test_reached(sense: str, ours: float, reached: bool) -> None:
     assert Reference(sense, 2.0, "").reached(ours) is reached
@@ -177,6 +196,32 @@ def test_a_reference_may_be_a_range() -> None:
     rows = made_up("book", inside=[20.0], outside=[22.0]).table({"inside": between, "outside": between})
     assert comparison(rows).splitlines()[1].split() == ["inside", "19.0", "to", "21.0", "%", "20.0", "%", "yes"]
     assert comparison(rows).splitlines()[2].split()[-1] == "NO"
+
+
+def test_a_range_may_end_at_zero() -> None:
+    below = Reference("in", -1, "there", 0.0)
+    assert [below.reached(v) for v in (-1.1, -1.0, -0.5, 0.0, 0.1)] == [False, True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((">=", math.nan, "s"), "Reference.value must be a finite number, got nan"),
+        (("in", 1.0, "s", math.inf), "Reference.upper must be a finite number, got inf"),
+        (("in", 1.0, "s"), 'upper belongs to sense="in", got upper=None'),
+        ((">=", 1.0, "s", 0.0), "got upper=0.0 and sense='>='"),
+    ],
+)
+def test_a_reference_that_says_nothing_is_refused(given: tuple[Any, ...], words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(words)):
+        Reference(*given)
+
+
+def test_sizes_are_checked_where_they_are_written_down() -> None:
+    with pytest.raises(InputError, match=r"Three\.epochs must be greater than or equal to 1, got 0"):
+        replace(THREE["book"], epochs=0)
+    with pytest.raises(InputError, match=r"Many\.dropout must be less than or equal to 1, got \(0\.2, 1\.5\)"):
+        replace(MANY["book"], dropout=(0.2, 1.5))
 
 
 def test_digits_shown() -> None:
@@ -192,10 +237,10 @@ def test_numbers_survive_the_file(name: str, reports: dict[str, Report], folder:
     made, read = reports[name], Report.load(folder / name)
     assert (read.name, read.preset, read.settings, read.info) == (made.name, made.preset, made.settings, made.info)
     assert list(read.results) == list(made.results)
-    for label, result in made.results.items():
-        for array in ("R", "curve", "curve_steps", "memory_bytes", "seconds"):
-            np.testing.assert_array_equal(getattr(read.results[label], array), getattr(result, array))
-        assert read.results[label].runs == result.runs and read.results[label].info == result.info
+    for label, one in made.results.items():
+        for array in ("R", "curve", "curve_steps", "memory_bytes", "seconds", "n_params"):
+            np.testing.assert_array_equal(getattr(read.results[label], array), getattr(one, array))
+        assert read.results[label].runs == one.runs and read.results[label].info == one.info
     for kept in ("arrays", "ours"):
         assert list(getattr(read, kept)) == list(getattr(made, kept))
         for key, values in getattr(made, kept).items():
@@ -209,7 +254,8 @@ def test_the_file_says_where_its_numbers_come_from(name: str, reports: dict[str,
     assert text["experiment"] == name and text["preset"] == "quick" and text["source"] == EXPERIMENTS[name].source
     assert text["settings"]["data"] == text["provenance"]["data"] == "digits"
     assert text["settings"]["seeds"] == 3 and text["settings"]["lam"] == EXPERIMENTS[name].sizes["quick"].lam
-    assert text["provenance"]["seconds"] > 0 and text["provenance"]["device"] and "commit" in text["provenance"]
+    assert text["provenance"]["seconds"] == pytest.approx(sum(r.seconds.sum() for r in reports[name].results.values()), abs=0.1)
+    assert text["provenance"]["commits"] == [result._commit()] and text["provenance"]["device"]
     assert text["provenance"]["versions"]["torch"] == torch.__version__
     assert text["table"] == reports[name].table(EXPERIMENTS[name].reference, EXPERIMENTS[name].unit)
     assert matplotlib.image.imread(folder / f"{name}.png").std() > 0.01
@@ -229,19 +275,19 @@ def test_one_seed_has_no_interval_and_still_makes_a_file(tmp_path: Path, capsys)
 
 
 def test_a_stop_costs_only_the_task_it_was_in(tmp_path: Path, monkeypatch) -> None:
-    """Stopped in the second task of the second method: what is then trained is that task and what follows it."""
+    """Stopped before the second task of the second method: what is then trained is that task and what follows it."""
     whole = reproduce("ewc-a", "quick", tmp_path / "whole", sizes=TINY, progress=False, quiet=True)
     trained: list[tuple[str, int]] = []
-    original = Stack._train_task
+    original = Runs.before_task
 
-    def counted(self: Stack, k: int, bar) -> None:
-        if (label := self.method.label, k) == ("L2", 1) and not any(done[0] == "stopped" for done in trained):
-            trained.append(("stopped", k))
+    def counted(self: Runs, task, training) -> None:
+        if (label := self.method.label, task.index) == ("L2", 1) and not any(done[0] == "stopped" for done in trained):
+            trained.append(("stopped", 1))
             raise KeyboardInterrupt
-        trained.append((label, k))
-        original(self, k, bar)
+        trained.append((label, task.index))
+        original(self, task, training)
 
-    monkeypatch.setattr(Stack, "_train_task", counted)
+    monkeypatch.setattr(Runs, "before_task", counted)
     with pytest.raises(KeyboardInterrupt):
         reproduce("ewc-a", "quick", tmp_path / "cut", sizes=TINY, progress=False, quiet=True)
     assert not (tmp_path / "cut" / "ewc-a.json").exists()
@@ -266,8 +312,160 @@ def test_unknown_experiments_and_sizes_are_refused(tmp_path: Path) -> None:
         find("ewc-z")
     with pytest.raises(ValueError, match="unknown experiment 'ewc-z'"):
         reproduce("ewc-z", "quick", tmp_path)
-    with pytest.raises(ValueError, match="seeds must be at least 1, got 0"):
+    with pytest.raises(InputError, match="seeds must be greater than or equal to 1, got 0"):
         reproduce("ewc-a", "quick", tmp_path, seeds=0)
-    with pytest.raises(ValueError, match="unknown preset 'tiny'"):
+    with pytest.raises(InputError, match="workers must be greater than or equal to 1, got 0"):
+        reproduce("ewc-a", "quick", tmp_path, workers=0)
+    with pytest.raises(InputError, match="unknown preset 'tiny'"):
         reproduce("ewc-a", "tiny", tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_cut_off_or_another_is_no_report(tmp_path: Path, reports: dict[str, Report], folder: Path) -> None:
+    for suffix in (".json", ".npz"):
+        shutil.copy(folder / f"ewc-a{suffix}", tmp_path)
+    whole = (tmp_path / "ewc-a.npz").read_bytes()
+    (tmp_path / "ewc-a.npz").write_bytes(whole[:-1])
+    with pytest.raises(store.StoreError, match="checksum"):
+        Report.load(tmp_path / "ewc-a")
+    reports["ewc-a"].results["EWC"].save(tmp_path / "result")
+    with pytest.raises(store.StoreError, match=r"result.json is no report of an experiment: it has no experiment, preset"):
+        Report.load(tmp_path / "result")
+
+
+# where published numbers come from -----------------------------------------------------------------------------------------
+
+PUBLISHED = replace(TINY, data="digits")
+
+
+def code_of(commit: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result, "_commit", lambda: commit)
+
+
+def test_what_is_published_comes_from_a_commit(tmp_path: Path, monkeypatch) -> None:
+    """Changes that no commit holds are refused before anything is trained, but not at the quick size."""
+    code_of("0123456789ab-dirty", monkeypatch)
+    reproduce("ewc-a", "quick", tmp_path, sizes=TINY, progress=False, quiet=True)
+    monkeypatch.setattr(loop, "train", lambda *_: pytest.fail("trained first"))
+    for preset in ("book", "paper"):
+        with pytest.raises(InputError, match=r"0123456789ab-dirty.*commit them first; or say --allow-mixed-code"):
+            reproduce("ewc-a", preset, tmp_path / preset, sizes=PUBLISHED, progress=False, quiet=True)
+        assert not (tmp_path / preset).exists()
+
+
+def test_what_is_published_all_the_same_says_so(tmp_path: Path, monkeypatch, capsys) -> None:
+    code_of("0123456789ab-dirty", monkeypatch)
+    reproduce("ewc-a", "book", tmp_path, sizes=PUBLISHED, progress=False, allow_mixed_code=True)
+    info = json.loads((tmp_path / "ewc-a.json").read_text())["provenance"]
+    assert info["commits"] == ["0123456789ab-dirty"] and "changes beside the commit" in info["mixed_code"]
+    assert f"note: {info['mixed_code']}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("commit", ["0123456789ab", None])
+def test_one_commit_or_an_installed_package_may_publish(commit: str | None, tmp_path: Path, monkeypatch, capsys) -> None:
+    code_of(commit, monkeypatch)
+    report = reproduce("ewc-a", "book", tmp_path, sizes=PUBLISHED, progress=False)
+    assert report.info["commits"] == [commit] and report.info["mixed_code"] == ""
+    assert "note" not in capsys.readouterr().out
+
+
+def test_parts_are_joined_with_all_they_came_from(reports: dict[str, Report]) -> None:
+    first = reports["ewc-a"].results["EWC"]
+    info = {"device": "a GPU", "versions": first.info["versions"] | {"torch": "9"}, "commit": "b"}
+    one, other = (replace(first, info=first.info | more) for more in ({"commit": "a"}, info))
+    joined = provenance.joined([one, other, one])
+    assert joined["commits"] == ["a", "b"] and joined["device"] == f"{first.info['device']}, a GPU"
+    assert joined["versions"]["torch"] == f"{torch.__version__}, 9" and joined["dtype"] == "float32"
+    assert joined["seconds"] == pytest.approx(3 * first.seconds.sum(), abs=0.1)
+    again = provenance.joined([replace(first, info=joined), replace(first, info=first.info | {"commit": "c"})])
+    assert again["commits"] == ["a", "b", "c"], "what was joined can be joined again"
+    assert "a, b" in provenance.mixed(joined["commits"]) and provenance.mixed(["a", "a"]) == provenance.mixed([None]) == ""
+    with pytest.raises(InputError, match=r"several commits \(a, None\)"):
+        provenance.refuse_mixed(["a", None])
+
+
+# what is shipped -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_published_numbers_are_there() -> None:
+    ten = stored("ewc-b")
+    assert (ten.name, ten.preset, ten.settings["data"], ten.settings["lam"]) == ("ewc-b", "book", "mnist", 100.0)
+    average = 100 * ten.results["EWC"].pick(carry="separate", estimator="exact", pull="implicit").R[:, -1].mean(-1)
+    np.testing.assert_allclose(ten.ours["EWC, average of 10 tasks"], average)
+    assert average.mean() > 94, "what the experiment is to reach"
+    assert (ten.results["EWC"].n_params == 784 * 800 + 800 + 800 * 800 + 800 + 800 * 10 + 10).all()
+
+
+def test_the_published_benchmark_is_there() -> None:
+    """The networks by hand: 784-400-400 with 10 outputs; HAT adds 800 numbers a task, separate columns have 2 outputs each."""
+    results = stored("benchmark").results
+    body = 784 * 400 + 400 + 400 * 400 + 400
+    extended = {"EWC": body + 4010, "HAT": body + 4010 + 5 * 800}
+    extended["progressive networks"] = 5 * (body + 802) + (0 + 1 + 2 + 3 + 4) * (400 * 400 + 400 * 2)
+    for label, n_params in extended.items():
+        assert set(results[f"split task: {label}"].n_params) == {n_params}
+    assert len(results["split task: LwF"].pick(weight_decay=0.0).R) == 5
+    assert len(results["split class: IMM, mean"].pick(matching="mean", method="IMM").R) == 3
+    assert len(results["split class: online EWC"].pick(carry="online", gamma=0.9).R) == 3
+
+
+@pytest.mark.parametrize("name", ["ewc-b", "benchmark"])
+def test_the_published_table_is_what_its_numbers_give(name: str) -> None:
+    report, experiment = stored(name), EXPERIMENTS[name]
+    text = json.loads((ROOT / "results" / f"{name}.json").read_text())
+    assert text["table"] == report.table(experiment.reference, experiment.unit)
+    assert text["settings"].keys() == experiments.settings_of(experiment.sizes["book"]).keys()
+
+
+def test_what_is_not_there_is_not_made_up(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(loop, "train", lambda *_: pytest.fail("computed instead"))
+    with pytest.raises(store.StoreError, match=r"no numbers of 'ewc-c' \(there are: benchmark, ewc-b\).*reproduce ewc-c"):
+        stored("ewc-c")
+    monkeypatch.setattr(experiments, "published", lambda: tmp_path)
+    with pytest.raises(store.StoreError, match=r"no numbers of 'ewc-b' \(there are: none\)"):
+        stored("ewc-b")
+    with pytest.raises(InputError, match="unknown experiment 'ewc-z'"):
+        stored("ewc-z")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that pip builds from the package's sdist, as for anybody who installs it."""
+    if int(version("setuptools").split(".")[0]) < 77:
+        pytest.skip("setuptools is too old to build the package without a network")
+    folder = tmp_path_factory.mktemp("build")
+    source = folder / "source"
+    for name in ("clbook", "results"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", ".work"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = "from setuptools.build_meta import build_sdist; build_sdist('../dist')"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    (packed,) = (folder / "dist").iterdir()
+    with tarfile.open(packed) as file:
+        file.extractall(folder, filter="data")
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", "wheel"]
+    subprocess.run([*command, "./" + packed.name.removesuffix(".tar.gz")], cwd=folder, check=True, capture_output=True)
+    (built,) = (folder / "wheel").iterdir()
+    return built
+
+
+def test_the_wheel_holds_the_package_and_the_published_numbers(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as file:
+        names = set(file.namelist())
+        for path in (ROOT / "results").glob("*.[jn][sp][oz]*"):
+            assert file.read(f"clbook/results/{path.name}") == path.read_bytes()
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "clbook").rglob("*.py")}
+    assert modules <= names and not any(name.startswith("results/") for name in names)
+
+
+def test_an_installed_package_has_its_numbers(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(tmp_path / "site")
+    code = (
+        "from clbook.lab.experiments import published, stored; print(published());"
+        "print(*(len(stored(name).results) for name in ('benchmark', 'ewc-b')))"
+    )
+    here = {"PYTHONPATH": str(tmp_path / "site"), "PYTHONSAFEPATH": "1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=here, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [str(tmp_path / "site" / "clbook" / "results"), "84 4"], done.stderr

@@ -1,4 +1,4 @@
-"""What a named experiment is and what it leaves: results, and a table of the published value beside ours.
+"""What a named experiment is and what it leaves: results, and the published value beside ours.
 
 Book: book/index, "The numbers".
 """
@@ -9,82 +9,106 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from clbook.engine import run
 from matplotlib.figure import Figure
 
-from clbook import metrics
+from clbook import metrics, store
+from clbook.checks import Count, InputError, Number, Strength, check, check_fields
 from clbook.data import Data
+from clbook.loop import Training, run
 from clbook.method import Method
 from clbook.methods import EWC
 from clbook.net import Net, mlp
-from clbook.result import Result
+from clbook.result import ARRAYS, Result
 from clbook.scenarios import Scenario
 
-ARRAYS = ("R", "curve", "curve_steps", "memory_bytes", "seconds")
+WORDS = ("experiment", "preset", "settings", "provenance", "results")  # what the JSON of a report must have
 
 
 @dataclass(frozen=True)
 class Reference:
     """A value to compare with: ours should be at least (">=") or at most ("<=") so large, and where that is said.
 
-    With "in", ours should lie between `value` and `upper`.
+    With "in", ours should lie between `value` and `upper`. Raises InputError for an upper bound anywhere else.
     """
 
-    sense: str
-    value: float
+    sense: Literal[">=", "<=", "in"]
+    value: Number
     source: str
-    upper: float | None = None
+    upper: Number | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if (self.upper is None) == (self.sense == "in"):
+            raise InputError(f'Reference.upper belongs to sense="in", got upper={self.upper} and sense={self.sense!r}')
 
     def reached(self, ours: float) -> bool:
-        if self.sense == "in":
-            return self.value <= ours <= (self.upper or self.value)
-        return ours >= self.value if self.sense == ">=" else ours <= self.value
+        """Whether ours is as it should be; NaN never is."""
+        low, high = self.sense in (">=", "in"), self.value if self.sense == "<=" else self.upper
+        return (not low or ours >= self.value) and (high is None or ours <= high)
 
 
-@dataclass(frozen=True)
-class Budget:
-    """How every run of an experiment is trained. `data` is what the book and paper presets load."""
+@dataclass(frozen=True, kw_only=True)
+class Budget(Training):
+    """How every run of an experiment is trained, and how many there are. `data` is what the book and paper presets load."""
 
-    seeds: int
-    epochs: int
-    lr: float
-    optimizer: str
-    batch_size: int
-    hidden: tuple[int, ...]
-    lam: float  # of EWC
-    fisher_samples: int = 1000
+    seeds: Count
+    hidden: tuple[Count, ...]
+    lam: Strength  # of EWC
+    fisher_samples: Count = 1000
     data: str = "mnist"
-    decay: bool = False  # of the learning rate, to zero over each task
+
+
+def arguments(training: Training) -> dict[str, Any]:
+    """The fields of Training, as `run` takes them, whatever else a subclass holds."""
+    return {f.name: getattr(training, f.name) for f in fields(Training)}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One experiment being computed: its sizes, its data, and how to train a part of it so that it can be taken up again."""
+    """One experiment being computed: its sizes, its data, and how to train a part of it so that it can be taken up again.
+
+    `workers` is the number of processes, for experiments whose parts do not wait for each other. With `one_commit` parts
+    that another commit has left are refused before more are computed. Raises InputError for fewer than one worker.
+    """
 
     sizes: Any
     data: Data
     work: Path
     device: str = "auto"
     progress: bool | None = None
-    workers: int = 1  # processes, for experiments whose parts do not wait for each other
+    workers: Count = 1
+    one_commit: bool = False
 
-    def train(self, part: str, scenario: Scenario, method: Method, net: Net | None = None, **more: Any) -> Result:
+    def __post_init__(self) -> None:
+        check(self.workers, Count, "workers")
+
+    def train(self, part: str, scenario: Scenario, method: Method, net: Net | None = None) -> Result:
         """One part of the experiment: the method with every seed. A part that is finished is not computed again."""
-        s = self.sizes
-        training = {name: getattr(s, name) for name in ("epochs", "lr", "optimizer", "batch_size", "decay")}
-        place = {"device": self.device, "progress": self.progress, "checkpoint": self.work / part}
-        return run(scenario, method, s.seeds, net=net or self.net(), **training, **place, **more)
+        place: dict[str, Any] = {"device": self.device, "progress": self.progress, "checkpoint": self.work / part}
+        return run(scenario, method, self.sizes.seeds, net=net or self.net(), **arguments(self.sizes), **place)
 
     def net(self, dropout: tuple[float, float] = (0.0, 0.0)) -> Net:
         return mlp(self.data.x.shape[1], self.data.n_classes, self.sizes.hidden, dropout)
 
     def ewc(self) -> EWC:
         return EWC(lam=self.sizes.lam, n_samples=self.sizes.fisher_samples)
+
+
+class Computed(NamedTuple):
+    """What computing an experiment gives: results, arrays and ours as in Report.
+
+    `searches` are the runs that the results were chosen by: their numbers are not shown, their provenance is.
+    """
+
+    results: dict[str, Result]
+    arrays: dict[str, np.ndarray]
+    ours: dict[str, np.ndarray]
+    searches: tuple[Result, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,8 +145,6 @@ class Report:
 
     def save(self, path: str | os.PathLike[str], experiment: Experiment) -> None:
         """Write PATH.json (settings, provenance, table) and PATH.npz (numbers)."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         text = {
             "experiment": self.name,
             **{k: getattr(experiment, k) for k in ("title", "source", "notes")},
@@ -130,26 +152,25 @@ class Report:
             "settings": self.settings,
             "table": self.table(experiment.reference, experiment.unit),
             "provenance": self.info,
-            "results": {k: {"runs": r.runs, "names": r.names, "info": r.info} for k, r in self.results.items()},
+            "results": {label: r.words() for label, r in self.results.items()},
         }
-        arrays = {f"result/{k}/{n}": getattr(r, n) for k, r in self.results.items() for n in ARRAYS}
+        arrays = {f"result/{label}/{n}": v for label, r in self.results.items() for n, v in r.arrays().items()}
         arrays |= {f"array/{k}": v for k, v in self.arrays.items()}
         arrays |= {f"ours/{k}": np.atleast_1d(v) for k, v in self.ours.items()}
-        np.savez_compressed(path.with_suffix(".npz"), **arrays)
-        path.with_suffix(".json").write_text(json.dumps(text, indent=1, allow_nan=False) + "\n")
+        store.write(path, arrays, text)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Report:
-        """Read what `save` wrote."""
-        path = Path(path)
-        text = json.loads(path.with_suffix(".json").read_text())
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        results = {
-            k: Result(**{n: arrays[f"result/{k}/{n}"] for n in ARRAYS}, **_runs(r), theta=[], thetas=[])
-            for k, r in text["results"].items()
-        }
+        """Read what `save` wrote. Raises StoreError for a file that is cut off, altered or something else."""
+        arrays, text = store.read(path)
+        if missing := [name for name in WORDS if name not in text]:
+            raise store.StoreError(f"{store.files(path)[1]} is no report of an experiment: it has no {', '.join(missing)}")
         of = lambda kind: {k.removeprefix(kind): v for k, v in arrays.items() if k.startswith(kind)}  # noqa: E731
+        numbers = {label: of(f"result/{label}/") for label in text["results"]}
+        results = {
+            label: Result.of({n: v for n, v in numbers[label].items() if n in ARRAYS}, words)
+            for label, words in text["results"].items()
+        }
         return cls(text["experiment"], text["preset"], text["settings"], results, of("array/"), of("ours/"), text["provenance"])
 
 
@@ -157,7 +178,7 @@ class Report:
 class Experiment:
     """A published experiment: its source, what it should give, its sizes at each preset, and how to compute and draw it.
 
-    compute(setting) returns results, arrays and ours, as in Report; draw(report), the figure. `unit` is that of `reference`.
+    `unit` is that of `reference`.
     """
 
     name: str
@@ -165,58 +186,13 @@ class Experiment:
     source: str
     reference: dict[str, Reference]
     sizes: dict[str, Any]
-    compute: Callable[[Any], tuple[dict[str, Result], dict[str, np.ndarray], dict[str, np.ndarray]]]
+    compute: Callable[[Setting], Computed]
     draw: Callable[[Report], Figure]
     notes: str = ""
     unit: str = "%"
 
 
-def text_table(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> str:
-    """Rows as lines of text with aligned columns; `columns` maps keys to headings."""
-    cells = [[str(row.get(key, "")) for key in columns] for row in rows]
-    numeric = [any(map(_number, column)) for column in zip(*cells, strict=True)]
-    lines = [list(columns.values()), *cells]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    pad = lambda c, w, right: c.rjust(w) if right else c.ljust(w)  # noqa: E731
-    return "\n".join("  ".join(map(pad, line, widths, numeric)).rstrip() for line in lines)
-
-
-def plus_minus(mean: float | None, half: float | None, unit: str = "%") -> str:
-    """A mean and its interval as text: percent with one decimal, anything else with three; a dash where there is no number."""
-    if mean is None or math.isnan(mean):
-        return "-"
-    digits = 1 if unit == "%" else 3
-    interval = "" if half is None or math.isnan(half) else f" ± {half:.{digits}f}"
-    return f"{mean:.{digits}f}{interval}"
-
-
-def comparison(rows: list[dict[str, Any]]) -> str:
-    """The table that `reproduce` prints: the reference beside ours."""
-    shown = []
-    for row in rows:
-        suffix = " %" if row["unit"] == "%" else ""
-        target = _target(row) + suffix if "reference" in row else ""
-        ours = plus_minus(row["ours"], row["interval"], row["unit"]) + suffix
-        reached = {True: "yes", False: "NO", None: ""}[row.get("reached")]
-        shown.append({"quantity": row["quantity"], "target": target, "ours": ours, "reached": reached})
-    columns = ("quantity", "target", "ours", "reached")
-    return text_table(shown, dict(zip(columns, ("quantity", "target", "ours (95 % interval)", "reached"), strict=True)))
-
-
-def _target(row: dict[str, Any]) -> str:
-    low, high = (plus_minus(row[name], None, row["unit"]) for name in ("reference", "upper"))
-    return f"{low} to {high}" if row["sense"] == "in" else f"{row['sense']} {low}"
-
-
 def settings_of(sizes: Any) -> dict[str, Any]:
-    """A sizes dataclass as plain values."""
-    return json.loads(json.dumps(asdict(sizes)))
-
-
-def _runs(text: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no tuples; the fields of a method do."""
-    return text | {"runs": [{k: tuple(v) if isinstance(v, list) else v for k, v in run.items()} for run in text["runs"]]}
-
-
-def _number(text: str) -> bool:
-    return text[:1].isdigit() or (text[:1] in "-+" and text[1:2].isdigit())
+    """A sizes dataclass as plain values, as JSON has them."""
+    found: dict[str, Any] = json.loads(json.dumps(asdict(sizes)))
+    return found

@@ -1,0 +1,142 @@
+"""What the commands do: `run` trains, prints and writes; `reproduce` computes an experiment; `list` names what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from clbook import data, plots
+from clbook.lab.experiments import EXPERIMENTS, reproduce
+from clbook.lab.options import METHODS, SIZES, Reproduce, Run, method_of, option_name, training_of
+from clbook.lab.report import arguments
+from clbook.lab.tables import plus_minus
+from clbook.loop import run
+from clbook.method import Method
+from clbook.net import mlp
+from clbook.presets import PRESETS
+from clbook.presets import preset as pick_preset
+from clbook.result import Result
+from clbook.scenarios import Kind, Scenario, permuted, rotated, split
+
+SCENARIOS: dict[str, Callable[..., Scenario]] = {"permuted": permuted, "rotated": rotated, "split": split}
+SHOWN = {"accuracy": "accuracy", "forgetting": "forgetting", "bwt": "backward transfer"}  # columns of the summary, their names
+
+
+def run_command(options: Run) -> None:
+    """`clbook run`: whatever can be refused is refused before anything is trained."""
+    preset = pick_preset(options.preset)
+    method, sizes = method_of(options), SIZES[preset.name]
+    training = training_of(options, sizes)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+    scenario = scenario_of(options, data.load(sizes["dataset"] if options.dataset is None else options.dataset))
+    hidden = sizes["hidden"] if options.hidden is None else options.hidden
+    net = mlp(scenario.data.x.shape[1], scenario.n_outputs, hidden)
+    result = run(
+        scenario,
+        method,
+        options.seeds,
+        net=net,
+        device=options.device,
+        checkpoint=options.checkpoint,
+        progress=False if options.quiet else None,
+        **arguments(training),
+    )
+    rows = summary(result)
+    if options.out is not None:
+        _write(options, replace(result, info=result.info | {"preset": preset.name, "summary": rows}), method)
+    if not options.quiet:
+        _print_run(options, scenario, result, rows)
+
+
+def scenario_of(options: Run, base: data.Data) -> Scenario:
+    """The scenario that the options describe; rotated tasks are spread evenly from 0 to 90 degrees."""
+    kind: Kind = options.kind or ("task" if options.scenario == "split" else "domain")
+    if options.scenario == "rotated":
+        return rotated(base, np.linspace(0, 90, max(options.tasks, 0)).tolist(), kind=kind)
+    return SCENARIOS[options.scenario](base, options.tasks, kind=kind)
+
+
+def summary(result: Result) -> list[dict[str, Any]]:
+    """The rows of the table, in percent; None where one seed gives no interval."""
+    plain = lambda v: None if isinstance(v, float) and np.isnan(v) else v  # noqa: E731
+    return [{k: plain(v) for k, v in row.items()} for row in result.summary().to_dict("records")]
+
+
+def draw(result: Result, label: str) -> Figure:
+    """The accuracy matrix, mean over seeds; beside it, where it was measured, accuracy during training."""
+    curves = result.curve.shape[1] > 0
+    figure = Figure(figsize=(12 if curves else 6, 5), layout="constrained")
+    axes = figure.subplots(1, 2 if curves else 1, squeeze=False)[0]
+    plots.accuracy_matrix(result.R.mean(0), names=result.names, ax=axes[0])
+    axes[0].set_title(label)
+    if curves:
+        for task, name in enumerate(result.names):
+            plots.training_curves({name: result}, task, ax=axes[1], legend=False)
+        axes[1].set(ylabel="accuracy (%)", ylim=(0, 102))
+        axes[1].legend()
+    return figure
+
+
+def reproduce_command(options: Reproduce) -> None:
+    """`clbook reproduce`."""
+    given = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in ("name", "preset", "out")}
+    reproduce(options.name, options.preset, options.out, progress=False if options.quiet else None, **given)
+
+
+def list_command(_: Any) -> None:
+    """`clbook list`."""
+    print("methods (clbook run --method NAME), with their options and defaults")
+    for name, method in METHODS.items():
+        print(f"  {name}: {_first_line(method)}")
+        if fields(method):
+            print("      " + " ".join(f"{option_name(method, f.name)} {_default(f)}" for f in fields(method)))
+    print("\nscenarios (clbook run --scenario NAME)")
+    for name, scenario in SCENARIOS.items():
+        print(f"  {name}: {_first_line(scenario)}")
+    print(f"\ndata sets (clbook run --dataset NAME): {', '.join(data.NAMES)}")
+    print(f"presets (--preset NAME, or CLBOOK_PRESET): {', '.join(PRESETS)}")
+    print("\nexperiments (clbook reproduce NAME)")
+    for e in EXPERIMENTS.values():
+        print(f"  {e.name}: {e.title}. {e.source}")
+
+
+def _write(options: Run, result: Result, method: Method) -> None:
+    result.save(str(options.out))
+    with rc_context():
+        plots.use_style()
+        draw(result, method.label).savefig(f"{options.out}.png", dpi=150)
+
+
+def _print_run(options: Run, scenario: Scenario, result: Result, rows: list[dict[str, Any]]) -> None:
+    what = f"{options.scenario} {scenario.data.name}, {len(scenario)} tasks, {scenario.kind}-incremental"
+    print(f"{what}; seeds: {options.seeds}; {result.info['device']}, {result.info['seconds']:.0f} s")
+    print("percent, mean ± 95 % interval over seeds" if options.seeds > 1 else "percent; one seed gives no interval")
+    name = _name(method_of(options))
+    shown = [{"method": name} | {title: plus_minus(row[q], row[f"{q} ±"]) for q, title in SHOWN.items()} for row in rows]
+    print(pd.DataFrame(shown).to_string(index=False))
+    if options.out is not None:
+        print(f"written: {options.out}.json, {options.out}.npz, {options.out}.png")
+
+
+def _name(method: Method) -> str:
+    """The method's label with the fields that are not at their defaults, such as EWC(lam=100)."""
+    given = {f.name: getattr(method, f.name) for f in fields(method) if getattr(method, f.name) != f.default}
+    values = ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in given.items())
+    return f"{method.label}({values})" if given else method.label
+
+
+def _first_line(thing: Any) -> str:
+    return (thing.__doc__ or "").strip().splitlines()[0].rstrip(".")
+
+
+def _default(f: Field[Any]) -> str:
+    if f.default is MISSING:
+        return "(required)"
+    return (" ".join(map(str, f.default)) or "(none)") if isinstance(f.default, tuple) else str(f.default)
