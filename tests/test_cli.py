@@ -296,7 +296,7 @@ BAD = {
     "run --method xdg --gamma 0.5": ["--gamma"],
     "run --foo 1": ["--foo"],
     "run --scenario spilt": ["'spilt'", "permuted", "rotated", "split"],
-    "run --dataset digits --kind both": ["'both'", "'task', 'domain', 'class'"],
+    "run --dataset digits --kind both": ["'both'", "'task'", "'domain'", "'class'"],
     "run --dataset emnist": ["'emnist'", "digits, mnist, fashion"],
     "run --preset huge": ["'huge'", "quick, book, paper"],
     "run --dataset digits --seeds 0": ["0"],
