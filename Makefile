@@ -35,9 +35,9 @@ clean:  ## remove everything that was built or installed here
 	rm -rf _build $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 # Once; again when what is to be installed changes.
-$(INSTALLED): requirements.txt pyproject.toml | $(BIN)/pip
+$(INSTALLED): requirements.txt constraints.txt pyproject.toml | $(BIN)/pip
 	@echo "Installing what the book needs into $(VENV), once: some minutes and 6 GB, most of it PyTorch."
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 

@@ -157,12 +157,12 @@ def provenance(training: Any, scenario: Scenario, dtype: torch.dtype, seconds: f
         "dtype": str(dtype).removeprefix("torch."),
         "seconds": round(seconds, 1),
         "versions": {"clbook": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
 @cache
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the checkout this package lies in, if it lies in one."""
     here = Path(__file__).resolve().parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]

@@ -207,7 +207,7 @@ def test_runs_are_joined_in_order(few: None, tmp_path: Path) -> None:
     joined = concat(single)
     assert [run["seed"] for run in joined.runs] == [0, 1]
     assert list(joined.n_params) == [(64 + 1) * 12 + (12 + 1) * 10] * 2 and len(joined.seconds) == len(joined.memory_bytes) == 2
-    assert joined.info["training"] == single[0].info["training"] and joined.info["commits"] == [result._commit()]
+    assert joined.info["training"] == single[0].info["training"] and joined.info["commits"] == [result.commit()]
     np.testing.assert_allclose(joined.R, both.R, atol=1e-2)  # one test sample of about 70 may tip over
 
 

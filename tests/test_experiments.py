@@ -255,7 +255,7 @@ def test_the_file_says_where_its_numbers_come_from(name: str, reports: dict[str,
     assert text["settings"]["data"] == text["provenance"]["data"] == "digits"
     assert text["settings"]["seeds"] == 3 and text["settings"]["lam"] == EXPERIMENTS[name].sizes["quick"].lam
     assert text["provenance"]["seconds"] == pytest.approx(sum(r.seconds.sum() for r in reports[name].results.values()), abs=0.1)
-    assert text["provenance"]["commits"] == [result._commit()] and text["provenance"]["device"]
+    assert text["provenance"]["commits"] == [result.commit()] and text["provenance"]["device"]
     assert text["provenance"]["versions"]["torch"] == torch.__version__
     assert text["table"] == reports[name].table(EXPERIMENTS[name].reference, EXPERIMENTS[name].unit)
     assert matplotlib.image.imread(folder / f"{name}.png").std() > 0.01

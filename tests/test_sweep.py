@@ -103,7 +103,8 @@ def test_a_list_is_one_value_where_the_field_holds_several() -> None:
 
 def test_the_key_knows_the_fields_and_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     part = small()[0]
-    others = [replace(part, seeds=(9,)), replace(part, training=Training(steps=6)), replace(part, stream=replace(STREAM, tasks=5))]
+    changes = {"seeds": (9,)}, {"training": Training(steps=6)}, {"stream": replace(STREAM, tasks=5)}
+    others = [replace(part, **change) for change in changes]
     assert len({part.key, *(p.key for p in others)}) == 4
     before = part.key
     monkeypatch.setattr(parts_module.code, "digest", lambda *owners: "another")
@@ -157,6 +158,12 @@ def test_the_claim_of_a_dead_process_does_not_count(tmp_path: Path) -> None:
     assert status([part], tmp_path).missing == [part.key]
     compute(part, str(tmp_path), "cpu")
     assert status([part], tmp_path).done == [part.key]
+
+
+def test_code_that_changed_meanwhile_is_noticed(tmp_path: Path) -> None:
+    with pytest.raises(SweepError, match="not that with which the sweep began"):
+        compute(small()[0], str(tmp_path), "cpu", "another key")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:

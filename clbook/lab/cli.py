@@ -1,4 +1,4 @@
-"""The command line: `clbook run`, `clbook reproduce`, `clbook list`; also `python -m clbook`.
+"""The command line: `clbook run`, `clbook reproduce`, `clbook sweep`, `clbook list`; also `python -m clbook`.
 
 What the options are stands in `options`, what the commands do in `commands`; here an error becomes one line and a status.
 Book: book/index, "The command line".
@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from clbook.checks import InputError
 from clbook.data import DataError
-from clbook.lab.commands import list_command, reproduce_command, run_command
-from clbook.lab.options import List, Reproduce, parse
+from clbook.lab.commands import list_command, reproduce_command, run_command, sweep_command
+from clbook.lab.options import List, Reproduce, Sweep, parse
+from clbook.lab.work import SweepError
 from clbook.loop import DivergedError
 
 FAILED, INPUT, BUG, STOPPED = 1, 2, 70, 130  # exit status
@@ -26,15 +28,16 @@ ISSUES = "https://github.com/clbook/clbook/issues"
 def main(args: Sequence[str] | None = None) -> int:
     """The command `clbook`: 0 when all went well; otherwise one line on stderr and another status.
 
-    2: something was given that cannot be used, or a file cannot be read or written. 1: a run diverged. 70: clbook is wrong,
-    and CLBOOK_DEBUG=1 shows where. 130: stopped from the keyboard.
+    2: something was given that cannot be used, or a file cannot be read or written. 1: a run or a part of a sweep failed.
+    70: clbook is wrong, and CLBOOK_DEBUG=1 shows where. 130: stopped from the keyboard.
     """
     try:
         options = parse(sys.argv[1:] if args is None else list(args))
-        {Reproduce: reproduce_command, List: list_command}.get(type(options), run_command)(options)
+        commands: dict[type, Callable[[Any], None]] = {Reproduce: reproduce_command, Sweep: sweep_command, List: list_command}
+        commands.get(type(options), run_command)(options)
     except (InputError, DataError, OSError) as error:
         return _complain(f"error: {error}", INPUT)
-    except DivergedError as error:
+    except (DivergedError, SweepError) as error:
         return _complain(f"error: {error}", FAILED)
     except KeyboardInterrupt:
         again = "with the same options, and the same --checkpoint for run, it goes on where it was"

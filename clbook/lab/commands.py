@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,11 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from clbook import data, plots
+from clbook.checks import InputError
+from clbook.lab import spec, work
+from clbook.lab.executors import executor
 from clbook.lab.experiments import EXPERIMENTS, reproduce
-from clbook.lab.options import METHODS, SIZES, Reproduce, Run, method_of, option_name, training_of
+from clbook.lab.options import METHODS, SIZES, Reproduce, Run, Sweep, method_of, option_name, training_of
 from clbook.lab.report import arguments
 from clbook.lab.tables import plus_minus
 from clbook.loop import run
@@ -88,6 +92,35 @@ def reproduce_command(options: Reproduce) -> None:
     """`clbook reproduce`."""
     given = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in ("name", "preset", "out")}
     reproduce(options.name, options.preset, options.out, progress=False if options.quiet else None, **given)
+
+
+def sweep_command(options: Sweep) -> None:
+    """`clbook sweep`."""
+    parts = spec.read(options.spec, options.device)
+    folder = Path("results") / options.spec.stem if options.out is None else options.out
+    if options.status:
+        print(work.status(parts, folder))
+        return
+    place: dict[str, Any] = {"device": options.device, "progress": not options.quiet}
+    if options.executor == "local":
+        work.sweep_here(parts, folder, options.workers, **place)
+    else:
+        settings = {"scheduler": options.scheduler, "folder": folder, **_settings(options.slurm)}
+        with executor(options.executor, **settings) as workers:
+            work.sweep(parts, folder, workers, **place)
+    found = work.table(parts, folder)
+    found.to_csv(folder / "SWEEP.csv", index=False)
+    if not options.quiet:
+        print("percent, mean ± 95 % interval over seeds", found.round(1).to_string(index=False), sep="\n")
+        print(f"written: {folder / 'SWEEP.csv'}")
+
+
+def _settings(words: tuple[str, ...]) -> dict[str, Any]:
+    """name=value pairs as a dictionary; whole numbers become numbers."""
+    pairs = [word.partition("=") for word in words]
+    if wrong := [name for name, equals, _ in pairs if not equals]:
+        raise InputError(f"--slurm takes name=value pairs, got {', '.join(wrong)}")
+    return {name: int(value) if value.isdigit() else value for name, _, value in pairs}
 
 
 def list_command(_: Any) -> None:

@@ -23,11 +23,12 @@ from clbook import code, metrics
 from clbook.data import Data
 from clbook.lab import entries, provenance
 from clbook.lab.entries import Entry, Table, scenario_of
+from clbook.lab.provenance import concat
 from clbook.lab.report import Computed, Setting, arguments
 from clbook.loop import fits, pick_device, run
 from clbook.method import Method
 from clbook.net import mlp
-from clbook.result import PER_RUN, Result
+from clbook.result import Result
 from clbook.scenarios import Kind
 from clbook.store import files
 
@@ -106,14 +107,6 @@ def final_parts(sizes: Table, chosen: dict[str, Result], together: bool) -> list
             part = replace(part, method=replace(entry.method, **{entry.field: value}))
         parts += [part] if together else [replace(part, seeds=(seed,)) for seed in part.seeds]
     return sorted(parts, key=lambda p: (not entries.entry(p.key).target, p.seeds[0]))  # a first look at all comes early
-
-
-def concat(results: list[Result]) -> Result:
-    """The runs of several results on the same tasks as one, with the provenance of all."""
-    arrays: dict[str, Any] = {name: np.concatenate([getattr(r, name) for r in results]) for name in PER_RUN}
-    same = {name: results[0].info[name] for name in ("training", "scenario")}
-    runs = [run for r in results for run in r.runs]
-    return replace(results[0], **arrays, runs=runs, info=same | provenance.joined(results), theta=[], thetas=[])
 
 
 def _cells(sizes: Table) -> Iterator[tuple[str, Kind, str, Entry]]:

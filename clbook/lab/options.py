@@ -90,6 +90,30 @@ class Reproduce:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """Compute all combinations of methods, fields, scenarios and seeds that a TOML file lists; what is kept is not repeated."""
+
+    spec: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SPEC.toml")]
+    """The file; the book's page "Many runs" says what may stand in it."""
+    out: Path | None = None
+    """Folder where the parts are kept and SWEEP.csv is written (if not given: results/ and the name of the file)."""
+    executor: Literal["local", "dask", "slurm"] = "local"
+    """Who does the work: processes of this machine, a Dask cluster, or Slurm through submitit."""
+    workers: int = 1
+    """Processes of one thread each, for the local executor."""
+    scheduler: str = ""
+    """Address of the Dask scheduler, such as tcp://HOST:8786."""
+    slurm: tuple[str, ...] = ()
+    """Settings for submitit, such as timeout_min=60 slurm_partition=cpu."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+    status: bool = False
+    """Only say how much is done, running, missing and damaged."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+
+@dataclass(frozen=True)
 class List:
     """Name the methods with their options, the scenarios, the data sets and the experiments."""
 
@@ -100,9 +124,9 @@ class _Chosen:
 
 
 def parse(args: list[str]) -> Any:
-    """A Run (with the fields of Training and of its method), a Reproduce or a List. Raises InputError for anything else."""
+    """A Run (with the fields of Training and of its method), Reproduce, Sweep or List. Raises InputError for anything else."""
     chosen = _tyro(_Chosen, args, return_unknown_args=True, add_help=False)[0] if "run" in args[:1] else _Chosen()
-    commands = {"run": run_options(method_class(chosen.method)), "reproduce": Reproduce, "list": List}
+    commands = {"run": run_options(method_class(chosen.method)), "reproduce": Reproduce, "sweep": Sweep, "list": List}
     return _tyro(Union[tuple(Annotated[t, tyro.conf.subcommand(name)] for name, t in commands.items())], args)  # noqa: UP007
 
 

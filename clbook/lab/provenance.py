@@ -6,18 +6,21 @@ Numbers that are published come from one commit, so that anybody can compute the
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from clbook import result
 from clbook.checks import InputError
-from clbook.result import Result
+from clbook.result import PER_RUN, Result
 
 DIRTY = "-dirty"  # how `git describe` marks a commit beside which there are changes
 
 
 def commit() -> str | None:
     """The commit of the code that runs now; None outside a checkout."""
-    return result._commit()
+    return result.commit()
 
 
 def commits_of(info: dict[str, Any]) -> list[str | None]:
@@ -37,6 +40,14 @@ def joined(results: Sequence[Result]) -> dict[str, Any]:
         "versions": {name: _each(info["versions"][name] for info in infos if name in info["versions"]) for name in programs},
         "commits": list(dict.fromkeys(c for info in infos for c in commits_of(info))),
     }
+
+
+def concat(results: list[Result]) -> Result:
+    """The runs of several results on the same tasks as one, with the provenance of all."""
+    arrays: dict[str, Any] = {name: np.concatenate([getattr(r, name) for r in results]) for name in PER_RUN}
+    same = {name: results[0].info[name] for name in ("training", "scenario")}
+    runs = [run for r in results for run in r.runs]
+    return replace(results[0], **arrays, runs=runs, info=same | joined(results), theta=[], thetas=[])
 
 
 def mixed(commits: Iterable[str | None]) -> str:

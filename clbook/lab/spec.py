@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
-
-import tomllib
 
 from clbook import methods
 from clbook.checks import InputError, short

@@ -16,13 +16,19 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExec
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm.auto import tqdm
 
 from clbook import store
 from clbook.checks import InputError
-from clbook.lab.parts import Part
+from clbook.lab.parts import Part, Stream
+from clbook.lab.provenance import concat
+from clbook.result import Result
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BEAT, STALE = 5.0, 60.0  # seconds: how often a worker says that it is alive, and when it is taken for dead
 TRIES = 3  # how often a pool is built anew that lost a process
@@ -54,7 +60,7 @@ def sweep(
     """
     folder = _usable(Path(folder))
     waiting = [part for part in parts if not _kept(part, folder)]
-    futures: dict[Future[str], Part] = {executor.submit(compute, part, str(folder), device): part for part in waiting}
+    futures: dict[Future[str], Part] = {executor.submit(compute, part, str(folder), device, part.key): part for part in waiting}
     failed: list[tuple[Part, BaseException]] = []
     with tqdm(total=len(parts), initial=len(parts) - len(waiting), disable=not progress, desc="sweep") as bar:
         for future in as_completed(futures):
@@ -93,11 +99,14 @@ def pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start, initargs=(os.getpid(),))
 
 
-def compute(part: Part, folder: str, device: str = "auto") -> str:
+def compute(part: Part, folder: str, device: str = "auto", key: str = "") -> str:
     """Compute one part and keep it, unless someone else has; its key. This is what an executor runs.
 
-    Where someone else is at it, wait: either they finish, or they die and the part is taken up.
+    Where someone else is at it, wait: either they finish, or they die and the part is taken up. Raises SweepError where the
+    key asked for is not that of the code which runs here: it was changed meanwhile, or this is a machine with another one.
     """
+    if key not in ("", part.key):
+        raise SweepError("the code is not that with which the sweep began; start it again, with one version everywhere")
     path = Path(folder) / part.key
     while not _kept(part, Path(folder)):
         with claimed(path) as mine:
@@ -120,6 +129,24 @@ def status(parts: Sequence[Part], folder: str | os.PathLike[str]) -> Status:
         alive = _age(_claim(Path(folder) / part.key)) < STALE
         (found.done if kept else found.running if alive else found.missing).append(part.key)
     return found
+
+
+def table(parts: Sequence[Part], folder: str | os.PathLike[str]) -> pd.DataFrame:
+    """One row a scenario and method with its fields: accuracy, forgetting and backward transfer over the seeds, in percent.
+
+    Parts that are missing are left out.
+    """
+    import pandas as pd
+
+    runs: dict[Stream, list[Result]] = {}
+    for part in parts:
+        if (found := part.load(Path(folder))) is not None:
+            runs.setdefault(part.stream, []).append(found)
+    rows = []
+    for stream, results in runs.items():
+        where = {"scenario": stream.name, "data": stream.data, "tasks": stream.tasks, "kind": stream.kind}
+        rows += [where | row for row in concat(results).summary().to_dict("records")]
+    return pd.DataFrame(rows)
 
 
 @contextlib.contextmanager
