@@ -56,7 +56,10 @@ def read(path: Path_) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         if checksum != hashlib.sha256(packed).hexdigest():
             raise ValueError(f"{numbers.name} does not have the checksum that {words.name} says")
         with np.load(io.BytesIO(packed), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}, text
+            arrays = {name: file[name] for name in file.files}
+        if not all(isinstance(v, np.ndarray) for v in arrays.values()):
+            raise ValueError(f"{numbers.name} holds something that is no array")
+        return arrays, text
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, RecursionError) as error:
         raise StoreError(f"{words} cannot be used, nor its .npz: {_why(error)}. Delete both and compute again.") from error
 
