@@ -49,7 +49,7 @@ class Checkpoint:
         if self.folder is None:
             return
         arrays = {name: v.cpu().numpy() for name, v in (runs.saved() | record.saved()).items()}
-        store.write(self.folder / f"{self.name}-{record.steps:09d}", arrays, {"belongs_to": self.belongs_to})
+        store.write(self.folder / f"{self.name}-{record.steps:09d}", arrays, {"belongs_to": self._belongs_to(record)})
         for path in self._written()[2:]:
             for file in store.files(path):
                 file.unlink(missing_ok=True)
@@ -63,7 +63,7 @@ class Checkpoint:
             except store.StoreError as error:
                 print(f"clbook: {error} The checkpoint before it is used, if there is one.")
                 continue
-            self._compare(path, text.get("belongs_to", {}))
+            self._compare(path, text.get("belongs_to", {}), self._belongs_to(record))
             saved = {name: torch.from_numpy(v) for name, v in arrays.items()}
             runs.restore(saved, training)
             record.restore(saved)
@@ -74,8 +74,11 @@ class Checkpoint:
         folder = self.folder
         return [] if folder is None else sorted((p.with_suffix("") for p in folder.glob(f"{self.name}-*.json")), reverse=True)
 
-    def _compare(self, path: Path, there: dict[str, Any]) -> None:
-        for name, here in self.belongs_to.items():
+    def _belongs_to(self, record: Record) -> dict[str, Any]:
+        return self.belongs_to | {"keep_thetas": record.keep_thetas}
+
+    def _compare(self, path: Path, there: dict[str, Any], expected: dict[str, Any]) -> None:
+        for name, here in expected.items():
             if there.get(name) != here:
                 raise InputError(
                     f"{path}.json belongs to other runs: {name} is {short(there.get(name))} there and {short(here)} here. "
@@ -89,7 +92,7 @@ def _belongs_to(runs: Runs, scenario: Scenario, training: Training) -> dict[str,
         "code": code.digest(type(runs.method), "clbook.loop"),
         "runs": [[repr(m), seed] for m, seed in zip(runs.methods, runs.seeds, strict=True)],
         "training": asdict(training),
-        "scenario": [scenario.data.name, scenario.kind, repr(scenario.likelihood), len(scenario), digest(scenario)],
+        "scenario": [scenario.data.name, scenario.kind, repr(scenario.likelihood), scenario.targets, digest(scenario)],
         "network": [runs.net.n_params, repr(runs.net.module)],
         "dtype": str(runs.theta.dtype),
     }

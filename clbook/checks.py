@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable
 from numbers import Integral
 from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
 
+from jaxtyping import jaxtyped
 from pydantic import BeforeValidator, ConfigDict, Field, InstanceOf, TypeAdapter, ValidationError
 
 
@@ -74,9 +75,10 @@ def checked(function: F) -> F:
     def call(*args: Any, **named: Any) -> Any:
         given = signature.bind(*args, **named)
         hints = _hints(function)
-        for name, value in given.arguments.items():
-            if name in hints and kinds[name] not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
-                given.arguments[name] = check(value, hints[name], name)
+        with jaxtyped("context"):  # a size named in two shapes, such as the N of x and y, is the same size
+            for name, value in given.arguments.items():
+                if name in hints and kinds[name] not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
+                    given.arguments[name] = check(value, hints[name], name)
         return function(*given.args, **given.kwargs)
 
     return call  # type: ignore[return-value]

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
+from typing import Annotated, Any
 
+import numpy as np
 import torch
+from pydantic import Field
 
-from clbook.checks import InputError, short
+from clbook.checks import Count, InputError, Whole, check, short
 from clbook.method import Method
 from clbook.net import Net, default_net
 from clbook.scenarios import Scenario, check_scenario
 
+Seeds = Annotated[Count, Field(le=10**6)]  # more than that is a slip
+
 
 def methods(given: Any) -> list[Method]:
     """One method or several, as a list of methods."""
-    given = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    given = list(given) if isinstance(given, Sequence) and not isinstance(given, str | bytes) else [given]
     if not given:
         raise InputError("run needs at least one method, got none")
     for m in given:
@@ -27,10 +31,12 @@ def methods(given: Any) -> list[Method]:
 
 def seeds(given: Any) -> list[int]:
     """A number of seeds, or the seeds themselves, as Python's own integers."""
-    found = range(int(given)) if isinstance(given, Integral) else given
-    if not isinstance(found, Sequence) or not found or not all(isinstance(s, Integral) for s in found):
+    found = given.tolist() if isinstance(given, np.ndarray) else given
+    if isinstance(found, Integral):
+        return list(range(check(found, Seeds, "seeds")))
+    if not isinstance(found, Sequence) or isinstance(found, str | bytes) or not found:
         raise InputError(f"run needs at least one seed, and seeds are whole numbers; got {short(given)}")
-    return [int(s) for s in found]
+    return [check(s, Whole, "every seed") for s in found]
 
 
 def fitting(
@@ -56,7 +62,7 @@ def fitting(
     try:
         with torch.no_grad():
             got = net(net.init(0).to(dtype), x).shape[-1]
-    except (RuntimeError, IndexError) as error:
+    except Exception as error:  # whatever the reader's own module may say
         raise InputError(f"the network does not take this scenario's inputs, {list(x.shape)} {x.dtype}: {error}") from error
     if got != scenario.n_outputs:
         raise InputError(f"the network has {got} outputs, and this scenario needs {scenario.n_outputs}")
@@ -69,12 +75,20 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
     Raises InputError for a device that torch does not know or that is not there.
     """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         return torch.device(next(name for name, available in there.items() if available))
     try:
         chosen = torch.device(device)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise InputError(f'unknown device {short(device)}: choose "auto", {", ".join(there)}') from error
-    if not there.get(chosen.type, True):
+    if not there.get(chosen.type, True) or not _works(chosen):
         raise InputError(f'there is no device {device!r} here; device="auto" takes {pick_device("auto")}')
     return chosen
+
+
+def _works(device: torch.device) -> bool:
+    """Whether a number can be put there and read back."""
+    try:
+        return torch.zeros(1, device=device).item() == 0
+    except (RuntimeError, NotImplementedError, AssertionError):
+        return False

@@ -110,7 +110,8 @@ def run(
     """
     how, jobs = Training.of(training), [(m, s) for m in inputs.methods(methods) for s in inputs.seeds(seeds)]
     scenario, net = inputs.fitting(scenario, net, [m for m, _ in jobs], pick_device(device), dtype)
-    chunk = check(chunk, Count | None, "chunk")
+    chunk, keep_thetas = check(chunk, Count | None, "chunk"), check(keep_thetas, bool, "keep_thetas")
+    progress = check(progress, bool | None, "progress")
     started, outcomes = time.perf_counter(), dict[int, Outcome]()
     for number, (group, extended) in enumerate(_groups(jobs, net, scenario, how, chunk)):
         runs = Runs([jobs[i] for i in group], extended, scenario, dtype)

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from clbook.checks import Count, InputError, ShareBelowOne, checked, short
+from clbook.checks import Count, InputError, ShareBelowOne, check, checked, short
 from clbook.likelihood import Categorical, Likelihood
 from clbook.scenarios import Batch, Scenario
 
@@ -58,10 +58,13 @@ class Net:
             raise InputError(f"give a function that builds the network, lambda: {type(factory).__name__}(...), not the network")
         if not callable(factory):
             raise InputError(f"factory must be a function that builds an nn.Module, got {short(factory)}")
-        self.factory, self.example = factory, example
+        self.factory, self.example = factory, check(example, Tensor | None, "example")
         self.given_likelihood: Likelihood | None = None
         with torch.random.fork_rng(devices=[]):
-            self.module = factory()
+            try:
+                self.module = factory()
+            except TypeError as error:
+                raise InputError(f"factory must build an nn.Module without being given anything: {error}") from error
         if not isinstance(self.module, nn.Module):
             raise InputError(f"factory must build an nn.Module, and it built {short(self.module)}")
         self.module.eval()
@@ -224,14 +227,15 @@ def cnn(
     Raises InputError for images too small to be halved once a layer.
     """
     if min(shape[1:]) < 2 ** len(channels):
-        raise InputError(f"{len(channels)} poolings need images of at least {2 ** len(channels)} pixels a side, got {shape}")
+        least = 2 ** len(channels)
+        raise InputError(f"{len(channels)} channels, each pooled, need a shape of at least {least} pixels a side, got {shape}")
 
     def factory() -> nn.Module:
         layers: list[nn.Module] = [nn.Unflatten(1, shape)]
         for a, b in zip([shape[0], *channels][:-1], channels, strict=True):
             layers += [nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
         side = [s // 2 ** len(channels) for s in shape[1:]]
-        flat = channels[-1] * side[0] * side[1]
+        flat = [shape[0], *channels][-1] * side[0] * side[1]
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, hidden), nn.ReLU(), Gate(hidden), nn.Linear(hidden, n_out))
 
     return Net(factory, torch.zeros(1, math.prod(shape)))

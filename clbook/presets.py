@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TypeVar
 
-from clbook.checks import InputError
+from clbook.checks import InputError, checked
 from clbook.data import Data, load
 
 T = TypeVar("T")
@@ -32,6 +32,7 @@ class Preset:
         return {"quick": quick, "book": book, "paper": paper}[self.name]
 
 
+@checked
 def preset(name: str | None = None) -> Preset:
     """The preset of that name, by default the one that CLBOOK_PRESET names, else "book".
 

@@ -102,6 +102,7 @@ class Runs:
 
     def before_task(self, task: Task, training: Training) -> None:
         """What the method does before a task, and a fresh optimiser (or the one kept)."""
+        self._tried.clear()  # a hook may do something else in another task
         if "before_task" in self._changed and self.alive.any():
             new = self._one_by_one(lambda r, m, t, s: m.before_task(self.net, t, s, task, self.method_rng[r]))
             self.parameter.data.copy_(torch.stack([theta for theta, _ in new]))
@@ -160,7 +161,7 @@ class Runs:
         self.alive = saved["alive"]
         for generators, states in ((self.dropout_rng, saved["dropout_rng"]), (self.method_rng, saved["method_rng"])):
             for g, state in zip(generators, states, strict=True):
-                g.set_state(state)
+                g.set_state(state.clone())  # of a view, PyTorch reads beyond the end
         part = lambda name: {k.removeprefix(name): v for k, v in saved.items() if k.startswith(name)}  # noqa: E731
         self.state = {name: v.to(device) for name, v in part("state.").items()}
         self.new_optimizer(training)

@@ -266,7 +266,7 @@ def rotated(data: Data, angles: Sequence[Number], *, kind: Kind = "domain") -> S
     Raises InputError when there is no angle or one is not finite. Source: Lopez-Paz & Ranzato 2017 (arXiv:1706.08840).
     """
     _images(data, "rotated")
-    _at_least_one(len(angles))
+    _at_least_one(len(angles), "angles")
     angle = torch.deg2rad(torch.tensor(list(angles), dtype=torch.float32))
     return _same_labels(data, tuple(f"{a:g} degrees" for a in angles), kind, Rotate(angle.to(data.x.device), data.shape))
 
@@ -310,7 +310,7 @@ def sequence(datas: Sequence[InstanceOf[Data]], *, kind: Kind = "task") -> Scena
     Raises InputError for no data, missing labels, inputs of different shapes, and for "domain" different numbers of classes.
     Source: the pairs of data sets of Li & Hoiem 2017, section 4.
     """
-    _at_least_one(len(datas))
+    _at_least_one(len(datas), "datas")
     if any(d.y is None or d.y_test is None for d in datas):
         raise InputError(f"a sequence needs labels, and one of {[d.name for d in datas]} has none")
     if len(shapes := {d.shape for d in datas}) > 1:
@@ -373,9 +373,9 @@ def _masks(relabel: Tensor, kind: Kind, outputs: int) -> Tensor:
     return seen[newest]
 
 
-def _at_least_one(tasks: int) -> None:
+def _at_least_one(tasks: int, name: str) -> None:
     if tasks < 1:
-        raise InputError(f"a scenario needs at least one task, got {tasks}")
+        raise InputError(f"a scenario needs at least one task, got {tasks} {name}")
 
 
 def _images(data: Data, what: str) -> None:

@@ -13,7 +13,7 @@ from torch.func import grad, jacrev, vmap
 
 from clbook import outer
 from clbook.checks import Count, InputError, Natural, checked
-from clbook.importance import CHUNK, Algorithm, per_chunk, slices
+from clbook.importance import CHUNK, Algorithm, outputs_for, per_chunk, slices
 from clbook.likelihood import Categorical
 from clbook.method import Carry, Rng, Spring, State
 from clbook.net import Gate, Net
@@ -78,8 +78,7 @@ def mas_importance(
     has its own gradient and backward pass: Omega = 1/N sum_n sqrt(sum_c (d f_c(x_n; theta) / d theta)^2).
     Source: Aljundi et al. 2018 (arXiv:1711.09601), section 4.1. Book: book/mas.
     """
-    if len(x) == 0:
-        raise InputError("an importance needs at least one sample, got none")
+    outputs_for(net, theta, x, mask)
 
     def values(t: Tensor, xn: Tensor) -> Tensor:
         f = net(t, xn[None])[0]
