@@ -160,13 +160,13 @@ def test_parts_of_another_commit_are_not_published_with_ours(
     few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are refused before more is computed; where they are allowed, the report names every commit."""
-    monkeypatch.setattr(result, "_commit", lambda: "a" * 12)
+    monkeypatch.setattr(result, "commit", lambda: "a" * 12)
     monkeypatch.setattr(compare, "fits", lambda *_: 1)  # every seed is a part of its own
     sizes = replace(SMALL, data="digits", seeds=1, other_seeds=1)
     again = {"sizes": replace(sizes, seeds=2), "progress": False, "quiet": True}
     first = reproduce("benchmark", "book", tmp_path, sizes=sizes, progress=False, quiet=True)
     assert first.info["commits"] == ["a" * 12] and first.info["mixed_code"] == ""
-    monkeypatch.setattr(result, "_commit", lambda: "b" * 12)
+    monkeypatch.setattr(result, "commit", lambda: "b" * 12)
     with monkeypatch.context() as patch:
         patch.setattr(Part, "compute", lambda *_: pytest.fail("trained first"))
         with pytest.raises(
@@ -184,7 +184,7 @@ def test_the_commits_of_the_search_count(few: None, tmp_path: Path, monkeypatch:
     original = Part.compute
 
     def searched_elsewhere(self: Part, *args) -> object:
-        monkeypatch.setattr(result, "_commit", lambda: "search" if self.search else "final")
+        monkeypatch.setattr(result, "commit", lambda: "search" if self.search else "final")
         return original(self, *args)
 
     monkeypatch.setattr(Part, "compute", searched_elsewhere)

@@ -339,7 +339,7 @@ PUBLISHED = replace(TINY, data="digits")
 
 
 def code_of(commit: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(result, "_commit", lambda: commit)
+    monkeypatch.setattr(result, "commit", lambda: commit)
 
 
 def test_what_is_published_comes_from_a_commit(tmp_path: Path, monkeypatch) -> None:
