@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import time
@@ -92,18 +93,28 @@ def _belongs_to(runs: Runs, scenario: Scenario, training: Training) -> dict[str,
         "code": code.digest(type(runs.method), "clbook.loop"),
         "runs": [[repr(m), seed] for m, seed in zip(runs.methods, runs.seeds, strict=True)],
         "training": asdict(training),
-        "scenario": [scenario.data.name, scenario.kind, repr(scenario.likelihood), scenario.targets, digest(scenario)],
-        "network": [runs.net.n_params, repr(runs.net.module)],
+        "scenario": [scenario.data.name, scenario.kind, repr(scenario.likelihood), scenario.targets, fingerprint(scenario)],
+        "network": [runs.net.n_params, repr(runs.net.module), code.digest(*_own_classes(runs.net.module))],
         "dtype": str(runs.theta.dtype),
     }
     loaded: dict[str, Any] = json.loads(json.dumps(found, default=store.plain))
     return loaded
 
 
-def digest(scenario: Scenario) -> str:
+def _own_classes(module: torch.nn.Module) -> list[type]:
+    """The classes of a module and its parts that are not PyTorch's."""
+    found = dict.fromkeys(type(m) for m in module.modules())
+    return [c for c in found if c.__module__.partition(".")[0] != "torch"]
+
+
+def fingerprint(scenario: Scenario) -> str:
     """A number that changes with anything in the scenario: its data, its tasks, its permutations."""
-    data, found = scenario.data, hashlib.sha256()
-    view = scenario.view.state_dict() if isinstance(scenario.view, torch.nn.Module) else {}
+    data, found, view = scenario.data, hashlib.sha256(repr(scenario.data.shape).encode()), {}
+    if isinstance(scenario.view, torch.nn.Module):
+        view = scenario.view.state_dict()
+        found.update(code.digest(*_own_classes(scenario.view)).encode())
+    elif inspect.isfunction(scenario.view):
+        found.update(code.of_function(scenario.view).encode())
     parts = {"x": data.x, "y": data.y, "x_test": data.x_test, "y_test": data.y_test, "relabel": scenario.relabel}
     parts |= {"mask": scenario.mask} | {f"view {name}": v for name, v in view.items()}
     parts |= {f"rows {k}": rows for k, rows in enumerate((*scenario.rows, *scenario.rows_test))}

@@ -5,13 +5,16 @@ A method writes `lam: Strength` and is done: `EWC(lam=-1)` is refused with the n
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
+import types
 from collections.abc import Callable, Hashable
 from numbers import Integral
-from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+import numpy as np
 from jaxtyping import jaxtyped
 from pydantic import BeforeValidator, ConfigDict, Field, InstanceOf, TypeAdapter, ValidationError
 
@@ -59,8 +62,12 @@ def check_fields(instance: Any) -> None:
 
 def check(value: Any, allowed: Any, name: str) -> Any:
     """The value as the type `allowed` has it. Raises InputError that names it, quotes it and says what is allowed."""
+    adapter = _adapter(allowed)
+    if isinstance(value, list | np.ndarray):  # where a tuple is meant, as in MAS(only=[0, 1])
+        with contextlib.suppress(ValidationError):
+            return adapter.validate_python(tuple(np.asarray(value).tolist()), strict=True)
     try:
-        return _adapter(allowed).validate_python(tuple(value) if isinstance(value, list) else value, strict=True)
+        return adapter.validate_python(value, strict=True)
     except ValidationError as error:
         why = " or ".join(dict.fromkeys(e["msg"].replace("Input should be", "must be") for e in error.errors()))
         raise InputError(f"{name} {why}, got {short(value)}") from None
@@ -96,7 +103,12 @@ def short(value: Any, most: int = 200) -> str:
 
 
 def _is_float(hint: Any) -> bool:
-    return hint is float or any(_is_float(part) for part in get_args(hint) if part is not type(None))
+    """float, a float with bounds, or one of these or None."""
+    if get_origin(hint) is Annotated:
+        return _is_float(get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        return all(part is type(None) or _is_float(part) for part in get_args(hint))
+    return hint is float
 
 
 @functools.cache

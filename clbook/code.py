@@ -26,7 +26,7 @@ def digest(*owners: type | str) -> str:
         names = [owner] if isinstance(owner, str) else [c.__module__ for c in owner.__mro__]
         modules |= {name for name in names if name.partition(".")[0] == PACKAGE}
         for base in () if isinstance(owner, str) else owner.__mro__:
-            if base.__module__.partition(".")[0] != PACKAGE and base is not object:
+            if base.__module__.partition(".")[0] not in (PACKAGE, "torch", "builtins", "typing"):
                 found.update(_of_class(base).encode())
     for name in sorted(_reached(modules)):
         found.update(f"{name}: {_of_module(name)}".encode())
@@ -65,13 +65,24 @@ def _of_module(module: str) -> str:
 
 
 def _of_class(owner: type) -> str:
-    """A class from outside the package by the compiled code of its functions; its fields are part of every run anyway."""
-    functions = (v.fget if isinstance(v, property) else v for v in vars(owner).values())
-    return repr([_of_code(f.__code__) for f in functions if inspect.isfunction(f)])
+    """A class from outside the package by its plain attributes and the compiled code of its functions.
+
+    The functions of its module that these call are not followed.
+    """
+    values = {k: v.fget if isinstance(v, property) else v for k, v in vars(owner).items() if not k.startswith("__")}
+    plain = {k: repr(v) for k, v in values.items() if isinstance(v, int | float | str | tuple | None)}
+    return repr([plain, *(of_function(f) for f in values.values() if inspect.isfunction(f))])
 
 
-def _of_code(code: types.CodeType) -> tuple[object, ...]:
-    inner = tuple(_of_code(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts if not isinstance(c, str))
+def of_function(f: types.FunctionType) -> str:
+    """A function by its compiled code, its defaults, and no docstring."""
+    return repr([f.__defaults__, f.__kwdefaults__, _of_code(f.__code__, f.__doc__)])
+
+
+def _of_code(code: types.CodeType, doc: str | None) -> tuple[object, ...]:
+    consts = [c for c in code.co_consts if doc is None or c != doc]
+    consts = [sorted(c, key=repr) if isinstance(c, frozenset) else c for c in consts]  # a set has an order of the day
+    inner = tuple(_of_code(c, None) if isinstance(c, types.CodeType) else repr(c) for c in consts)
     return code.co_name, code.co_code.hex(), code.co_names, inner
 
 

@@ -164,5 +164,5 @@ def score(runs: Runs, scenario: Scenario, j: int, seen: int, samples: int | None
         xi, yi = x[i : i + TEST_ROWS], y[i : i + TEST_ROWS]
         task = torch.full((len(xi),), j, device=x.device)
         batch = Batch(xi, yi, mask.expand(len(xi), -1), task, task)
-        total += runs.scores(batch).sum(-1).double().cpu()
+        total += runs.scores(batch).cpu().double().sum(-1)
     return torch.where(runs.alive, total / len(x), torch.nan).numpy()

@@ -1,11 +1,11 @@
 r"""How much each parameter matters to what a network says: the diagonal of the Fisher information, in four estimates.
 
-With l_n(theta) = log p(y_n | x_n, theta) and the mean over N samples,
+With l_n(theta) = log p(y_n | x_n, theta), N samples and, for sequences and real targets, T observations in each (else T = 1),
 
-    exact      F = 1/N sum_n E_{y ~ p(. | x_n)} (d log p(y | x_n) / d theta)^2, for classes a sum with weights p(c | x_n)
-    sampled    F = 1/N sum_n (d log p(y_n | x_n) / d theta)^2,   y_n drawn from p(. | x_n)
-    empirical  F = 1/N sum_n (d log p(y_n | x_n) / d theta)^2,   y_n the label
-    batched    F = 1/(N/B) sum_b (1/B sum_{n in b} d l_n / d theta)^2,   about 1/B of the empirical one: a common bug
+    exact      F = 1/NT sum_n E_{y ~ p(. | x_n)} (d log p(y | x_n) / d theta)^2, for classes a sum with weights p(c | x_n)
+    sampled    F = 1/NT sum_n (d log p(y_n | x_n) / d theta)^2,   y_n drawn from p(. | x_n)
+    empirical  F = 1/NT sum_n (d log p(y_n | x_n) / d theta)^2,   y_n the label
+    batched    F = B/NT sum_b (1/B sum_{n in b} d l_n / d theta)^2,   about 1/B of the empirical one: a common bug
 
 The likelihood says what p is (see likelihood). Here everything is written by its definition with torch.func, for any module;
 where every parameter belongs to a Linear layer, `outer` gets the same from one matrix product a layer.
@@ -68,7 +68,7 @@ def fisher(
         y = _targets(net, y, outputs, mask, estimator)
     if estimator == "batched" and y is not None:
         return _batched(net, theta, x, y, mask, batch_size)
-    squares = outer.squares if outer.fits(net, theta, x, algorithm) else _squares
+    squares = outer.squares if outer.applies(net, theta, x, algorithm) else _squares
     parts = (squares(net, theta, x[s], None if y is None else y[s], mask) for s in slices(len(x), CHUNK))
     return sum(parts, torch.zeros_like(theta)) / (len(x) * net.likelihood.observations(outputs))
 
@@ -129,7 +129,8 @@ def _batched(net: Net, theta: Tensor, x: Tensor, y: Tensor, mask: Tensor, batch_
         batch = Batch(x[s], y[s], mask.expand(len(x[s]), -1), index[s], index[s])
         return grad(lambda t: net.loss(t, batch))(theta)
 
-    return sum((gradient(s).square() for s in batches), torch.zeros_like(theta)) / len(batches)
+    observations = net.likelihood.observations(net(theta, x[:1]))  # the loss is a mean over these, too
+    return observations * sum((gradient(s).square() for s in batches), torch.zeros_like(theta)) / len(batches)
 
 
 def fisher_overlap(f1: Float[Tensor, " P"], f2: Float[Tensor, " P"]) -> float:
@@ -151,5 +152,5 @@ def slices(n: int, size: int) -> Iterator[slice]:
 
 
 def per_chunk(net: Net, rows: int) -> int:
-    """How many samples' gradients (rows vectors [P] each) fit in about 256 MiB."""
+    """How many samples' gradients (rows vectors [P] each) fit in about 256 MiB, and one at least."""
     return max(1, 2**28 // (4 * net.n_params * rows))

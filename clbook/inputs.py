@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 
 from clbook.checks import Count, InputError, Whole, check, short
+from clbook.likelihood import Categorical
 from clbook.method import Method
 from clbook.net import Net, default_net
 from clbook.scenarios import Scenario, check_scenario
@@ -45,13 +46,10 @@ def fitting(
     """The scenario on the device and the network told what it is about. Raises InputError where they do not fit."""
     if not isinstance(scenario, Scenario):
         raise InputError(f"scenario must be a Scenario, such as clbook.permuted(data, 3), got {short(scenario)}")
-    for m in methods:
-        if m.needs_task and scenario.kind != "task":
-            raise InputError(f'{m.label} must be told the task at test time: it needs kind="task", got kind="{scenario.kind}"')
+    told(scenario, methods)
     check_scenario(scenario)
-    floating = isinstance(dtype, torch.dtype) and dtype.is_floating_point
-    if not floating or (device.type == "mps" and dtype == torch.float64):
-        raise InputError(f"dtype must be a floating type that {device} has, such as torch.float32, got {short(dtype)}")
+    if dtype not in (torch.float32, torch.float64) or (device.type == "mps" and dtype == torch.float64):
+        raise InputError(f"dtype must be a floating type that {device} has, torch.float32 or float64, got {short(dtype)}")
     scenario = scenario.to(device, dtype)
     net = default_net(scenario) if net is None else net
     if not isinstance(net, Net):
@@ -61,12 +59,22 @@ def fitting(
     net, x = net.told(scenario.likelihood, scenario.data.x[:1].cpu()), scenario.data.x[:1].cpu()
     try:
         with torch.no_grad():
-            got = net(net.init(0).to(dtype), x).shape[-1]
+            got = tuple(net(net.init(0).to(dtype), x).shape)
     except Exception as error:  # whatever the reader's own module may say
         raise InputError(f"the network does not take this scenario's inputs, {list(x.shape)} {x.dtype}: {error}") from error
-    if got != scenario.n_outputs:
-        raise InputError(f"the network has {got} outputs, and this scenario needs {scenario.n_outputs}")
+    if got[-1:] != (scenario.n_outputs,):
+        raise InputError(f"the network has {got[-1] if got else 0} outputs, and this scenario needs {scenario.n_outputs}")
+    y = scenario.test(0, 1)[1].shape
+    if (got[:-1] if isinstance(scenario.likelihood, Categorical) else got) != y:
+        raise InputError(f"the network's outputs {list(got)} do not go with targets of the shape {list(y)} for one sample")
     return scenario, net
+
+
+def told(scenario: Scenario, methods: Sequence[Method]) -> None:
+    """Raise InputError for a method that must be told the task where the test does not tell it."""
+    for m in methods:
+        if m.needs_task and scenario.kind != "task":
+            raise InputError(f'{m.label} must be told the task at test time: it needs kind="task", got kind="{scenario.kind}"')
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:

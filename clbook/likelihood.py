@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -21,7 +21,10 @@ from clbook.checks import Positive, check_fields
 
 @runtime_checkable
 class Likelihood(Protocol):
-    """p(y | f) for outputs f [B, ..., C]; mask [C] or [B, C] says which outputs count."""
+    """p(y | f) for outputs f [B, ..., C]; mask [C] or [B, C] says which outputs count. `measure` names what the score is."""
+
+    @property
+    def measure(self) -> str: ...
 
     def loss(self, f: Tensor, y: Tensor, mask: Tensor) -> Tensor:
         """- log p(y | f), the mean over all observations [] (constants left out)."""
@@ -51,7 +54,9 @@ class Likelihood(Protocol):
         """How many observations the outputs of one sample hold."""
         ...
 
-    def distil(self, f: Tensor, f_old: Tensor, now: Tensor, old: Tensor, temperature: Tensor | float) -> Tensor:
+    def distil(
+        self, f: Tensor, f_old: Tensor, now: Tensor, old: Tensor, temperature: Tensor | float, t_squared: bool = False
+    ) -> Tensor:
         """The loss [] of outputs f under answers drawn from f_old, summed over groups of outputs (now, old [G, C])."""
         ...
 
@@ -94,8 +99,10 @@ class Categorical:
     def observations(self, f: Tensor) -> int:
         return math.prod(f.shape[1:-1])
 
-    def distil(self, f: Tensor, f_old: Tensor, now: Tensor, old: Tensor, temperature: Tensor | float) -> Tensor:
-        return distillation(f, f_old, now, old, temperature)
+    def distil(
+        self, f: Tensor, f_old: Tensor, now: Tensor, old: Tensor, temperature: Tensor | float, t_squared: bool = False
+    ) -> Tensor:
+        return distillation(f, f_old, now, old, temperature) * (temperature**2 if t_squared else 1)
 
     def _log_p(self, f: Tensor, y: Tensor, mask: Tensor) -> Tensor:
         """log p of every observation [B, T], T = 1 for a single label."""
@@ -110,6 +117,7 @@ class Gaussian:
     Fisher is the mean over the outputs of (d f_d / d theta)^2 / sigma^2: no target occurs in it. Masks play no part.
     """
 
+    measure: ClassVar[str] = "minus_squared_error"
     sigma: Positive = 1.0
 
     def __post_init__(self) -> None:
@@ -137,7 +145,9 @@ class Gaussian:
     def observations(self, f: Tensor) -> int:
         return math.prod(f.shape[1:])
 
-    def distil(self, f: Tensor, f_old: Tensor, now: Tensor, old: Tensor, temperature: Tensor | float) -> Tensor:
+    def distil(
+        self, f: Tensor, f_old: Tensor, now: Tensor, old: Tensor, temperature: Tensor | float, t_squared: bool = False
+    ) -> Tensor:
         """The old outputs are the targets, for all outputs at once; there is no temperature in them."""
         return self.loss(f, f_old, now)
 

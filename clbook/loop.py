@@ -166,6 +166,7 @@ def _groups(
         extended = method.extend(net, scenario)
         if extended is not net:
             extended = extended.told(scenario.likelihood, net.example)
-        size = (chunk or fits(extended, training.batch_size, scenario.device)) if method.stacks else 1
+        together = method.stacks and extended.stacks
+        size = (chunk or fits(extended, training.batch_size, scenario.device)) if together else 1
         groups += [(group[i : i + size], extended) for i in range(0, len(group), size)]
     return groups

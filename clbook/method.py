@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -117,7 +117,6 @@ class Method:
 
 
 Carry = Literal["separate", "latest", "online", "newest"]
-CARRIES: tuple[Carry, ...] = get_args(Carry)
 
 
 @dataclass(frozen=True)
@@ -187,8 +186,8 @@ def proximal(theta: Tensor, state: State, strength: Tensor) -> Tensor:
 
     Written as a step of weight w = s Omega / (1 + s Omega) in [0, 1] from theta towards theta*: it never goes past it.
     """
-    pull = strength * state["omega"]
-    return torch.lerp(theta, state["theta_star"], pull / (1 + pull))
+    s_omega = strength * state["omega"]
+    return torch.lerp(theta, state["theta_star"], s_omega / (1 + s_omega))
 
 
 def merge(state: State, omega: Tensor, theta: Tensor) -> State:

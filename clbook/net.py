@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, vmap
 
 from clbook.checks import Count, InputError, ShareBelowOne, check, checked, short
 from clbook.likelihood import Categorical, Likelihood
@@ -124,11 +124,19 @@ class Net:
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
-        """The modules that own parameters, in the order in which the forward pass calls them; the last gives the outputs.
+        """The modules that own parameters, in the order in which the forward pass ends them; the last gives the outputs.
 
-        A parameter belongs to the innermost module that is called. Raises InputError where there is no example to pass.
+        A parameter belongs to the innermost module that is called. Raises InputError where there is no example to pass, and
+        where a module has parameters of its own beside the layers it calls, so that it is neither before nor after them.
         """
-        return tuple(dict.fromkeys(sorted(self.layer_of.values(), key=self._calls.index)))
+        found = tuple(sorted(dict.fromkeys(self.layer_of.values()), key=self._calls.index))
+        for outer in found:
+            if inner := [name for name in found if name != outer and name.startswith(f"{outer}." if outer else "")]:
+                raise InputError(
+                    f"the order of the layers is not clear: module {outer!r} has parameters of its own and calls {inner[0]!r}, "
+                    "which has some too. Put each into a layer, such as nn.Linear or nn.Embedding"
+                )
+        return found
 
     @cached_property
     def layer_of(self) -> dict[str, str]:
@@ -169,18 +177,33 @@ class Net:
             if g.dropout > 0
         }
 
+    @cached_property
+    def stacks(self) -> bool:
+        """Whether PyTorch can compute it for several thetas at once; it cannot for LSTM, GRU and RNN layers, for example."""
+        if self.example is None:
+            return True
+        first = next(self.module.parameters())
+        theta = torch.cat([p.detach().flatten() for p in self.module.parameters()])
+        x = self.example.to(first.device)
+        try:
+            with torch.no_grad():
+                vmap(self, (0, None))(theta.expand(2, -1), x.to(first.dtype) if x.is_floating_point() else x)
+        except (RuntimeError, ValueError):
+            return False
+        return True
+
     @property
     def _calls(self) -> list[str]:
         return self._recorded[0]
 
     @cached_property
     def _recorded(self) -> tuple[list[str], Tensor]:
-        """The names of all modules in the order of their first call, and the outputs for the example."""
+        """The names of all modules in the order in which their last call ends, and the outputs for the example."""
         if self.example is None:
             raise InputError("the order of the layers shows in a forward pass: give Net(factory, example=x[:1])")
         calls: list[str] = []
         modules = self.module.named_modules()
-        hooks = [m.register_forward_pre_hook(lambda m, args, name=name: calls.append(name)) for name, m in modules]
+        hooks = [m.register_forward_hook(lambda m, args, out, name=name: calls.append(name)) for name, m in modules]
         try:
             with torch.no_grad():
                 first = next(self.module.parameters())
@@ -189,7 +212,7 @@ class Net:
         finally:
             for hook in hooks:
                 hook.remove()
-        return list(dict.fromkeys(calls)), outputs
+        return list(dict.fromkeys(reversed(calls)))[::-1], outputs
 
 
 def _outwards(name: str) -> Iterator[str]:
@@ -287,6 +310,16 @@ def transformer(tokens: Count, context: Count, width: Count = 64, heads: Count =
     if width % heads:
         raise InputError(f"width must be a multiple of heads, got {width} and {heads}")
     return Net(lambda: Transformer(tokens, context, width, heads, depth), torch.zeros(1, context, dtype=torch.int64))
+
+
+def chain(net: Net, who: str) -> dict[str, nn.Linear]:
+    """The Linear layers of a chain with a ReLU between every two, by name. Raises InputError for another network."""
+    parts = [(n, m) for n, m in net.module.named_children() if not isinstance(m, Gate)]
+    linear = {n: m for n, m in parts if isinstance(m, nn.Linear) and m.bias is not None}
+    alternate = all(isinstance(m, nn.ReLU if i % 2 else nn.Linear) for i, (_, m) in enumerate(parts))
+    if not isinstance(net.module, nn.Sequential) or not alternate or 2 * len(linear) != len(parts) + 1:
+        raise InputError(f"{who} needs a chain of Linear layers (with biases) and ReLUs between them, as mlp makes")
+    return linear
 
 
 def default_net(scenario: Scenario, hidden: Sequence[int] = (400, 400)) -> Net:

@@ -17,10 +17,10 @@ from torch.func import functional_call
 from clbook.checks import InputError
 from clbook.net import Net
 
-Record = tuple[list[Tensor], list[Tensor], Tensor]
+Recorded = tuple[list[Tensor], list[Tensor], Tensor]
 
 
-def fits(net: Net, theta: Tensor, x: Tensor, algorithm: Literal["auto", "definition", "outer"]) -> bool:
+def applies(net: Net, theta: Tensor, x: Tensor, algorithm: Literal["auto", "definition", "outer"]) -> bool:
     """Whether the importances are to be had this way. Raises InputError where it was asked for and cannot be."""
     if algorithm == "definition":
         return False
@@ -51,7 +51,7 @@ def squares(net: Net, theta: Tensor, x: Tensor, y: Tensor | None, mask: Tensor) 
 def sensitivities(net: Net, theta: Tensor, x: Tensor, mask: Tensor | None, per_output: bool) -> Tensor:
     """sum_n |d ||f(x_n)||^2 / d theta| [P], or sum_n of the length of d f(x_n) / d theta over the outputs."""
     inputs, outputs, f = record(net, theta, x)
-    f = f if mask is None else f[..., mask]
+    f = (f if mask is None else f[..., mask]).flatten(1)
     if per_output:
         each = [torch.autograd.grad(f[:, c].sum(), outputs, retain_graph=True) for c in range(f.shape[1])]
         signals = [torch.stack(gs).norm(dim=0) for gs in zip(*each, strict=True)]  # |a_n| does not depend on the output
@@ -60,7 +60,7 @@ def sensitivities(net: Net, theta: Tensor, x: Tensor, mask: Tensor | None, per_o
     return _assemble(net, signals, [a.abs() for a in inputs])
 
 
-def record(net: Net, theta: Tensor, x: Tensor) -> Record:
+def record(net: Net, theta: Tensor, x: Tensor) -> Recorded:
     """The inputs A [N, in] and outputs Z [N, out] of every Linear layer, and the network's outputs [N, C].
 
     Raises InputError where the identity does not hold.

@@ -98,18 +98,20 @@ class Result:
         return pd.DataFrame(rows)
 
     def summary(self) -> pd.DataFrame:
-        """A table with one row per method and its fields: the mean over seeds and its 95 % interval, in percent.
+        """A table with one row per method and its fields: the mean over seeds and its 95 % interval, accuracies in percent.
 
-        The columns are accuracy, forgetting and backward transfer; NaN where a run diverged.
+        The columns are accuracy (or what the score is instead), forgetting and backward transfer; NaN where a run diverged.
         """
         import pandas as pd
 
-        R, rows = 100 * self.R, []
+        score = self.info["scenario"].get("score", "accuracy")
+        R, rows = (100 if score == "accuracy" else 1) * self.R, []
         keys = [tuple((k, v) for k, v in r.items() if k != "seed") for r in self.runs]
         for key in dict.fromkeys(keys):
             picked = R[[i for i, k in enumerate(keys) if k == key]]
             row: dict[str, Any] = dict(key) | {"runs": len(picked)}
-            for name, f in SUMMARY.items():
+            for quantity, f in SUMMARY.items():
+                name = score if quantity == "accuracy" else quantity
                 row[name], row[f"{name} ±"] = (float(v) for v in metrics.interval(np.asarray(f(picked))))
             rows.append(row)
         return pd.DataFrame(rows)
@@ -129,13 +131,14 @@ class Result:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Result:
         """Read what `save` wrote. Raises StoreError for a file that is cut off, altered or something else."""
-        return cls.of(*store.read(path))
+        try:
+            return cls.of(*store.read(path))
+        except KeyError as error:
+            raise store.StoreError(f"{store.files(path)[1]} is no result of clbook {__version__}: it has no {error}") from error
 
     @classmethod
     def of(cls, arrays: dict[str, np.ndarray], words: dict[str, Any]) -> Result:
-        """A result from its stored arrays and words. Raises StoreError where some are missing."""
-        if missing := [n for n in ARRAYS if n not in arrays] + [n for n in ("runs", "names", "info") if n not in words]:
-            raise store.StoreError(f"this is no result of clbook {__version__}: it has no {', '.join(missing)}")
+        """A result from its stored arrays and words. Raises KeyError where some are missing."""
         runs = [{k: tuple(v) if isinstance(v, list) else v for k, v in r.items()} for r in words["runs"]]
         return cls(
             **{n: arrays[n] for n in ARRAYS}, runs=runs, names=words["names"], info=words["info"], theta=[], thetas=[]
@@ -150,6 +153,7 @@ def provenance(training: Any, scenario: Scenario, dtype: torch.dtype, seconds: f
         "scenario": {
             "data": scenario.data.name,
             "kind": scenario.kind,
+            "score": scenario.likelihood.measure,
             "tasks": len(scenario),
             "training samples": sum(len(r) for r in scenario.rows),
         },

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.func import vmap
 
-from clbook.checks import InputError
+from clbook.checks import InputError, short
 from clbook.method import Method, State, Update
 from clbook.net import Net
 from clbook.sampling import generator
@@ -30,8 +30,8 @@ HOOKS = ("before_task", "prepare", "direction", "after_step", "after_task")
 class Runs:
     """R runs: theta [R, P], state and hyper-parameters with a leading axis of runs, generators, and one optimiser for all.
 
-    `alive` [R] says which have not diverged. A run that has takes another's state from then on, since a method may change its
-    shapes between tasks; what is measured of it stays NaN.
+    `alive` [R] says which have not diverged. A run that has keeps its theta and takes another's state from then on, since a
+    method may change its shapes between tasks; what is measured of it stays NaN.
     """
 
     def __init__(self, jobs: list[tuple[Method, int]], net: Net, scenario: Scenario, dtype: torch.dtype) -> None:
@@ -75,9 +75,10 @@ class Runs:
     def direction(self, batch: Batch) -> Float[Tensor, "R P"]:
         """What the optimiser takes for the gradient of every run."""
         if len(self) == 1 and "direction" not in self._changed:
-            self._try_stacked("loss", lambda m, *a: m.loss(self.net, *a), self.theta, self.state, batch)
             theta, state, one = _take((self.theta, self.state, batch), 0)
-            return torch.autograd.grad(self.method.loss(self.net, theta.requires_grad_(), state, one), theta)[0][None]
+            found = torch.autograd.grad(self.method.loss(self.net, theta.requires_grad_(), state, one), theta)[0][None]
+            self._try_stacked("loss", lambda m, *a: m.loss(self.net, *a), self.theta, self.state, batch)
+            return found
         return self._each("direction", lambda m, *a: m.direction(self.net, *a), self.theta, self.state, batch)
 
     def descend(self, direction: Float[Tensor, "R P"], lr: float, done: float) -> None:
@@ -88,14 +89,14 @@ class Runs:
         assert self.optimizer is not None, "before_task makes the optimiser"
         reacts = "after_step" in self._changed
         before = self.theta.clone() if reacts else self.theta
-        self.parameter.grad = direction
+        self.parameter.grad = direction.contiguous()
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.step()
         if reacts:
             update = Update(before, direction, self._eta(), self.theta.new_full((len(self),), done))
             theta, state = self._each("after_step", lambda m, *a: m.after_step(*a), self.theta, self.state, update)
-            self.parameter.data = theta
-            home = theta.untyped_storage().data_ptr()  # a state that shares it would change with the optimiser's next step
+            self.parameter.data = theta.contiguous()  # fused optimisers read the memory as it lies there
+            home = self.theta.untyped_storage().data_ptr()  # a state that shares it would change with the next step
             self.state = {k: v.clone() if v.untyped_storage().data_ptr() == home else v for k, v in state.items()}
 
     # before and after a task --------------------------------------------------------------------------------------------
@@ -105,7 +106,8 @@ class Runs:
         self._tried.clear()  # a hook may do something else in another task
         if "before_task" in self._changed and self.alive.any():
             new = self._one_by_one(lambda r, m, t, s: m.before_task(self.net, t, s, task, self.method_rng[r]))
-            self.parameter.data.copy_(torch.stack([theta for theta, _ in new]))
+            theta = torch.stack([theta for theta, _ in new])
+            self.parameter.data.copy_(torch.where(self.alive[:, None].to(theta.device), theta, self.theta))
             self.state = self._stack([state for _, state in new], "before_task")
         kept = self.optimizer.state_dict() if training.keep_optimizer and self.optimizer is not None else None
         self.new_optimizer(training, kept)
@@ -173,28 +175,37 @@ class Runs:
     def _each(self, hook: str, f: Callable[..., Any], *args: Any) -> Any:
         """f(method, *args) of every run, with a leading axis of runs in all of `args` and in what comes back."""
         if len(self) == 1:
+            found = _add_axis(f(self.method, *_take(args, 0)))
             self._try_stacked(hook, f, *args)
-            return _add_axis(f(self.method, *_take(args, 0)))
-        return self._stacked(hook, f, *args)
-
-    def _stacked(self, hook: str, f: Callable[..., Any], *args: Any) -> Any:
+            return found
         try:
-            one = lambda hyper, args: f(self.method.bind(hyper), *args)  # noqa: E731
-            return vmap(one, (_dims(self.hyper), _dims(args)))(self.hyper, args)
+            return self._stacked(f, *args)
         except RuntimeError as error:
-            if "vmap" not in str(error) and "functorch" not in str(error):
-                raise
-            raise InputError(
-                f"{self.method.label}.{hook} cannot be computed for several runs at once, because it asks for the value of a "
-                "tensor (if, int(), .item()) or draws random numbers. Write torch.where instead of if and draw in `prepare`, "
-                f"or say `stacks = False` in the class, and every run trains by itself. PyTorch says: {_first_line(error)}"
-            ) from error
+            if "vmap" in str(error) or "functorch" in str(error):
+                raise self._cannot(hook, error) from error
+            raise
+
+    def _stacked(self, f: Callable[..., Any], *args: Any) -> Any:
+        def one(hyper: dict[str, Tensor], args: Any) -> Any:
+            return f(self.method.bind(hyper), *args)
+
+        return vmap(one, (_dims(self.hyper), _dims(args)))(self.hyper, args)
 
     def _try_stacked(self, hook: str, f: Callable[..., Any], *args: Any) -> None:
         """Call a hook once as a stack would, so that what cannot be stacked says so with one seed as with two."""
-        if self.method.stacks and hook not in self._tried:
+        if self.method.stacks and self.net.stacks and hook not in self._tried:
             self._tried.add(hook)
-            self._stacked(hook, f, *args)
+            try:
+                self._stacked(f, *args)
+            except (RuntimeError, ValueError, TypeError) as error:
+                raise self._cannot(hook, error) from error
+
+    def _cannot(self, hook: str, error: Exception) -> InputError:
+        return InputError(
+            f"{self.method.label}.{hook} cannot be computed for several runs at once, because it asks for the value of a "
+            "tensor (if, int(), .item()) or draws random numbers. Write torch.where instead of if and draw in `prepare`, "
+            f"or say `stacks = False` in the class, and every run trains by itself. PyTorch says: {_first_line(error)}"
+        )
 
     def _one_by_one(self, f: Callable[[int, Method, Tensor, State], Any]) -> list[Any]:
         """f of each run that is alive, one after the other; a run that has diverged gets what the first one alive gets."""
@@ -203,13 +214,13 @@ class Runs:
         return [new.get(r, new[live[0]]) for r in range(len(self))]
 
     def _stack(self, trees: list[Any], hook: str) -> Any:
-        try:
-            return _stack(trees, self.theta.device)
-        except RuntimeError as error:
+        if len(trees) > 1 and len(forms := dict.fromkeys(map(_form, trees))) > 1:
             raise InputError(
-                f"{self.method.label}.{hook} gives the runs tensors of different shapes, and what is stacked must be of one "
-                f"shape. Say `stacks = False` in the class, and every run trains by itself. PyTorch says: {_first_line(error)}"
-            ) from error
+                f"{self.method.label}.{hook} gives the runs different things, and what is stacked must be alike in names, "
+                "shapes and types. Say `stacks = False` in the class, and every run trains by itself. "
+                f"Got {short(list(forms), 300)}"
+            )
+        return _stack(trees, self.theta.device)
 
     def _eta(self) -> Tensor:
         """The step size of the optimiser's last step, for each run [R]: lr, or for Adam [R, P] lr / (sqrt(v_hat) + eps)."""
@@ -249,6 +260,11 @@ def _add_axis(tree: Any) -> Any:
 
 def _dims(tree: Any) -> Any:
     return _map(lambda v: 0 if isinstance(v, Tensor) else None, tree)
+
+
+def _form(tree: Any) -> str:
+    """The names, shapes and types in a tree, as text."""
+    return repr(_map(lambda v: (list(v.shape), str(v.dtype)) if isinstance(v, Tensor) else v, tree))
 
 
 def _first_line(error: Exception) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import zipfile
 from pathlib import Path
@@ -34,7 +35,8 @@ def write(path: Path_, arrays: dict[str, np.ndarray], text: dict[str, Any]) -> N
     buffer, small = io.BytesIO(), sum(a.nbytes for a in arrays.values()) < 2**22
     (np.savez_compressed if small else np.savez)(buffer, **cast(Any, arrays))
     packed = buffer.getvalue()
-    lines = json.dumps(text | {"sha256": hashlib.sha256(packed).hexdigest()}, indent=1, default=plain, allow_nan=False)
+    text = _finite(text) | {"sha256": hashlib.sha256(packed).hexdigest()}
+    lines = json.dumps(text, indent=1, default=plain, allow_nan=False)
     try:
         numbers.parent.mkdir(parents=True, exist_ok=True)
         _replace(numbers, packed)
@@ -75,6 +77,15 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else str(value)
 
 
+def _finite(value: Any) -> Any:
+    """The same with numbers that JSON does not know, such as infinity, as text."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _replace(path: Path, content: bytes) -> None:
     """Put the content in the file's place in one move, once it is safe on the disk. Each process has its own temporary name."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -92,4 +103,6 @@ def _replace(path: Path, content: bytes) -> None:
 def _why(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return f"there is no {Path(error.filename or '?').name}"
+    if "pickle" in str(error):  # NumPy's advice would be to run what is in it
+        return "it holds something other than numbers"
     return " ".join(str(error).split())[:200] or type(error).__name__

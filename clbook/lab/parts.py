@@ -14,7 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from clbook import code, store
+import torch
+
+from clbook import code, inputs, store
 from clbook.checks import Count, Fraction, check_fields
 from clbook.data import Data, load
 from clbook.inputs import pick_device
@@ -23,6 +25,8 @@ from clbook.method import Method
 from clbook.net import Net, cnn, mlp
 from clbook.result import Result
 from clbook.scenarios import Kind, Scenario, permuted, rotated, split
+
+ON_A_GPU = 16  # runs of wide networks in one part there
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class Part:
     @property
     def key(self) -> str:
         """The name under which it is kept."""
-        what = repr(self), code.digest(type(self.methods[0]), "clbook.loop", __name__)
+        what = repr(self), torch.__version__, code.digest(type(self.methods[0]), "clbook.loop", __name__)
         return hashlib.sha256(repr(what).encode()).hexdigest()[:20]
 
     def compute(self, device: str = "auto") -> Result:
@@ -112,15 +116,22 @@ class Part:
 def parts_of(
     stream: Stream, shape: Shape, training: Training, methods: Sequence[Method], seeds: Sequence[int], device: str = "auto"
 ) -> Iterator[Part]:
-    """All pairs of methods and seeds, cut into parts that fit one batch: wide networks run by run on a CPU."""
-    scenario = stream.build()
+    """All pairs of methods and seeds, cut into parts that fit one batch: wide networks run by run on a CPU.
+
+    The cut looks at the kind of device and not at its free memory, so that the same sweep has the same parts tomorrow. Raises
+    InputError for a method that the stream is not for.
+    """
+    scenario, where = stream.build(), pick_device(device).type
     net = shape.build(scenario)
+    inputs.told(scenario, methods)
     alike: dict[Any, list[Method]] = {}
     for m in methods:
         fixed = tuple((f.name, getattr(m, f.name)) for f in fields(m) if f.name not in m.hyper)
         alike.setdefault((type(m), fixed), []).append(m)
     for group in alike.values():
-        most = fits(group[0].extend(net, scenario), training.batch_size, pick_device(device)) if group[0].stacks else 1
+        extended = group[0].extend(net, scenario)
+        most = max(fits(extended, training.batch_size, torch.device("cpu")), 1 if where == "cpu" else ON_A_GPU)
+        most = most if group[0].stacks and extended.stacks else 1
         together, wide = max(1, most // len(seeds)), min(most, len(seeds))  # methods and seeds in one part
         for i in range(0, len(group), together):
             for j in range(0, len(seeds), wide):

@@ -33,6 +33,10 @@ class XdG(Method):
     needs_task = True
     drop: ShareBelowOne = 0.8
 
+    def extend(self, net: Net, scenario: Scenario) -> Net:
+        hidden_gates(net, self)  # speaks up before training starts
+        return net
+
     def start(self, net: Net, theta: Float[Tensor, " P"]) -> State:
         width = sum(hidden_gates(net, self).values())
         return {"gates": torch.zeros((0, width), dtype=torch.bool, device=theta.device)}  # [tasks seen, W], a byte each

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from clbook.checks import Count, InputError, Positive, Strength
+from clbook.likelihood import Categorical
 from clbook.method import Method, Rng, State
 from clbook.net import Net
 from clbook.scenarios import Batch, Scenario, Task
@@ -48,8 +49,8 @@ class DGR(Method):
 
     loss = (l(x, y) + lam k l(x', y')) / (1 + lam k) with k earlier tasks, x' drawn from the old generator, y' the old
     classifier's answer, and l the loss of the classifier plus that of the generator (`elbo`), which learns from x and x' too.
-    The labels y' are hard, or with `distill` the old probabilities at a temperature (with `t_squared`, their loss times
-    temperature^2). Where the outputs that count depend on the task, y' has a label for each earlier task.
+    The labels y' are hard, or with `distill` the old probabilities at a temperature, by default 2 (with `t_squared`, their loss
+    times temperature^2). Where the outputs that count depend on the task, y' has a label for each earlier task.
     lam = 0 is fine-tuning. Works without labels (the old answer is then the old outputs). The generator wants Adam.
 
     Raises InputError for a negative lam, temperature <= 0, sizes < 1 and inputs outside [0, 1].
@@ -59,10 +60,18 @@ class DGR(Method):
 
     lam: Strength = 1.0
     distill: bool = False
-    temperature: Positive = 2.0
+    temperature: Positive | None = None
     t_squared: bool = False
     z: Count = 100
     hidden: Count = 400
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.distill and self.temperature is None:
+            vars(self)["temperature"] = 2.0
+        if not self.distill and (self.temperature is not None or self.t_squared):
+            given = f"temperature={self.temperature!r} and t_squared={self.t_squared!r}"
+            raise InputError(f"DGR.temperature and DGR.t_squared belong to distill=True, got {given} without it")
 
     @property
     def label(self) -> str:
@@ -92,17 +101,15 @@ class DGR(Method):
             return new
         x = dream(net, state["theta_old"], batch.drawn["z"])
         old = self.recall(net, theta, state, batch._replace(x=x)) + elbo(net, theta, x, batch.drawn["noise_old"])
-        k = self.lam * batch.task[0]  # tasks are counted from 0, so this is how many came before
+        k = self.lam * batch.task[0].to(theta.dtype)  # tasks are counted from 0, so this is how many came before
         return (new + k * old) / (1 + k)
 
     def recall(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Float[Tensor, ""]:
         """The classifier's loss on dreams x' [B, D]: on the old classifier's answers, a mean over the earlier tasks."""
         f, f_old, says = net(theta, batch.x, batch.gates), net(state["theta_old"], batch.x), net.likelihood  # [B, C]
         now, before = batch.drawn["now"], batch.drawn["before"]  # [k, C]
-        if self.distill:
-            return says.distil(f, f_old, now, before, self.temperature) / len(now) * (
-                self.temperature**2 if self.t_squared else 1
-            )
+        if self.temperature is not None and isinstance(says, Categorical):
+            return says.distil(f, f_old, now, before, self.temperature, self.t_squared) / len(now)
         losses = [says.loss(f, says.answer(f_old, old), new) for old, new in zip(before, now, strict=True)]
         return torch.stack(losses).mean()
 

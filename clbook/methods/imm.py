@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from clbook.checks import Count, Strength
+from clbook.checks import Count, InputError, Strength
 from clbook.importance import fisher
 from clbook.method import Rng, State, merge
 from clbook.methods.l2 import L2
@@ -34,6 +34,11 @@ class IMM(L2):
     matching: Literal["mean", "mode"] = "mode"
     transfer: Literal["weights", "none"] = "weights"
     n_samples: Count = 1000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.carry != "newest":
+            raise InputError(f'{self.label} ties theta to the network before alone: carry must be "newest", got {self.carry!r}')
 
     def start(self, net: Net, theta: Tensor) -> State:
         mine = {"weight": torch.zeros_like(theta), "merged": theta.clone(), "origin": theta.clone()}

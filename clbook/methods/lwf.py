@@ -67,8 +67,8 @@ class LwF(Method):
         new = says.loss(outputs, batch.y, batch.mask) + self.weight_decay / 2 * theta.square().sum()
         if len(state["old"]) == 0:  # the first task
             return new
-        old = says.distil(outputs, state["recorded"][batch.row], state["now"], state["old"], self.temperature)
-        return new + self.lam * old * (self.temperature**2 if self.t_squared else 1)
+        recorded = state["recorded"][batch.row]
+        return new + self.lam * says.distil(outputs, recorded, state["now"], state["old"], self.temperature, self.t_squared)
 
     def after_step(self, theta: Tensor, state: State, update: Update) -> tuple[Tensor, State]:
         if self.warmup == 0:

@@ -16,7 +16,7 @@ from clbook.checks import Count, InputError, Natural, checked
 from clbook.importance import CHUNK, Algorithm, outputs_for, per_chunk, slices
 from clbook.likelihood import Categorical
 from clbook.method import Carry, Rng, Spring, State
-from clbook.net import Gate, Net
+from clbook.net import Net, chain
 from clbook.scenarios import Scenario, Task
 
 
@@ -47,7 +47,7 @@ class MAS(Spring):
         if missing := sorted(set(self.only) - set(scenario.relabel.unique().tolist())):
             raise InputError(f"MAS.only names {missing}, and the outputs of these tasks are 0..{scenario.n_outputs - 1}")
         if self.form == "local":
-            _check_chain(net)
+            chain(net, 'MAS(form="local")')
         return net
 
     def importance(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> Tensor:
@@ -84,7 +84,7 @@ def mas_importance(
         f = net(t, xn[None])[0]
         return (f if mask is None else f[..., mask]).flatten()  # [K]
 
-    if outer.fits(net, theta, x, algorithm):
+    if outer.applies(net, theta, x, algorithm):
         parts = (outer.sensitivities(net, theta, x[s], mask, per_output) for s in slices(len(x), CHUNK))
     elif per_output:
         jacobian = vmap(jacrev(values), (None, 0))
@@ -107,9 +107,8 @@ def local_importance(
     ReLU layers, as mlp makes.
     Source: Aljundi et al. 2018, section 4.3.
     """
-    layers = _check_chain(net)
+    linear = list(chain(net, "the local form of MAS"))
     p, omega, a = net.unflatten(theta), {}, x
-    linear = [name for name, m in layers.items() if isinstance(m, nn.Linear)]
     for name in linear:
         y = nn.functional.linear(a, p[f"{name}.weight"], p[f"{name}.bias"])  # [N, out]
         y = y.relu() if name != linear[-1] else y if mask is None else y * mask
@@ -117,10 +116,3 @@ def local_importance(
         omega[f"{name}.bias"] = 2 * y.abs().mean(0)
         a = y
     return net.flatten(omega)
-
-
-def _check_chain(net: Net) -> dict[str, nn.Module]:
-    layers = dict(net.module.named_children())
-    if not isinstance(net.module, nn.Sequential) or not all(isinstance(m, nn.Linear | nn.ReLU | Gate) for m in layers.values()):
-        raise InputError(f"the local form needs a chain of Linear and ReLU layers, got {type(net.module).__name__}")
-    return layers

@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from clbook.checks import InputError
 from clbook.method import Method, Rng, State, Update
-from clbook.net import Net
+from clbook.net import Net, chain
 from clbook.scenarios import Batch, Scenario, Task
 
 
@@ -68,9 +68,7 @@ class Progressive(Method):
         outputs = [row[row >= 0].unique().tolist() for row in scenario.relabel]
         if not scenario.labelled or len({c for own in outputs for c in own}) < sum(map(len, outputs)):
             raise InputError(f"Progressive needs outputs of its own for every task, got {outputs} (kind={scenario.kind!r})")
-        layers = [m for m in net.module.modules() if isinstance(m, nn.Linear)]
-        if not isinstance(net.module, nn.Sequential) or net.n_params != sum(p.numel() for m in layers for p in m.parameters()):
-            raise InputError("Progressive needs a chain of Linear and ReLU layers, as clbook.net.mlp makes")
+        layers = list(chain(net, "Progressive").values())
         if any(g.dropout for g in net.gates.values()):
             raise InputError("Progressive has no dropout: give it a network without")
         widths = [m.in_features for m in layers]

@@ -83,7 +83,7 @@ class ER(Rehearsal):
         new = net.loss(theta, batch)
         if batch.old is None:
             return new
-        k = self.lam * batch.task[0]  # tasks are counted from 0, so this is how many came before
+        k = self.lam * batch.task[0].to(theta.dtype)  # tasks are counted from 0, so this is how many came before
         return (new + k * net.loss(theta, batch.old)) / (1 + k)
 
 

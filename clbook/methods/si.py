@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clbook.checks import Positive
+from clbook.checks import InputError, Positive
 from clbook.method import Carry, Rng, Spring, State, Update
 from clbook.net import Net
 from clbook.scenarios import Task
@@ -31,6 +31,11 @@ class SI(Spring):
 
     xi: Positive = 0.1
     carry: Carry = "latest"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.carry == "separate":
+            raise InputError('SI measures the way from the latest theta, so carry must be "latest", "online" or "newest"')
 
     def start(self, net: Net, theta: Tensor) -> State:
         return super().start(net, theta) | {"path": torch.zeros_like(theta)}
