@@ -7,7 +7,7 @@ PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help book test figures test-mnist lint clean
+.PHONY: help book test figures test-mnist lint fuzz benchmark clean
 .DELETE_ON_ERROR:
 
 help:  ## list these commands
@@ -30,6 +30,14 @@ test-mnist: $(INSTALLED)  ## run the cells of every notebook at book size, on MN
 lint: $(INSTALLED)  ## the checks of style and of types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+fuzz: $(INSTALLED)  ## ten thousand damaged files and odd command lines for whatever reads one
+	CLBOOK_FUZZ=10000 CLBOOK_PRESET=quick $(BIN)/pytest tests/test_fuzz.py
+
+benchmark: $(INSTALLED)  ## time the package beside Avalanche, in turns; writes benchmarks/results.json
+	@test -x .venv-avalanche/bin/python || $(BIN)/python -m venv .venv-avalanche
+	@.venv-avalanche/bin/pip install --quiet --disable-pip-version-check avalanche-lib==0.6.0
+	$(BIN)/python benchmarks/speed.py --avalanche .venv-avalanche/bin/python
 
 clean:  ## remove everything that was built or installed here
 	rm -rf _build $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -31,13 +31,13 @@ def main(samples: int = 1000, share: int = 20, repeats: int = 3) -> None:
     few = x[: samples // share]
     loop = f"a sample and a class at a time ({len(few)}, times {share})"
     ways = {
-        "outer products (how='outer', the default)": lambda: fisher(net, theta, x, how="outer"),
-        "definition by torch.func (how='definition')": lambda: fisher(net, theta, x, how="definition"),
+        "outer products (algorithm='outer', the default)": lambda: fisher(net, theta, x, algorithm="outer"),
+        "definition by torch.func (algorithm='definition')": lambda: fisher(net, theta, x, algorithm="definition"),
         loop: lambda: one_at_a_time(net, theta, few),
     }
     wanted = one_at_a_time(net, theta, few)
     for how in ("outer", "definition"):
-        value = fisher(net, theta, few, how=how)
+        value = fisher(net, theta, few, algorithm=how)
         print(f"{how}: differs from the loop by {float((value - wanted).norm() / wanted.norm()):.1e} (relative)")
     times = interleaved(ways, repeats)
     times[loop] = (share * times[loop][0], share * times[loop][1])

@@ -23,9 +23,9 @@ def main(runs: int = 16, repeats: int = 3) -> None:
         net, scenario = mlp(inputs, 10, hidden), permuted(data(inputs), 2)
         size = {"net": net, "steps": STEPS, "batch_size": BATCH, "optimizer": "adam", "device": "cpu", "progress": False}
         ways = {
-            "one after the other (chunk=1)": lambda s=scenario, z=size: run(s, EWC(n_samples=200), runs, chunk=1, **z),
-            f"one stack (chunk={runs})": lambda s=scenario, z=size: run(s, EWC(n_samples=200), runs, chunk=runs, **z),
-            "as run chooses": lambda s=scenario, z=size: run(s, EWC(n_samples=200), runs, **z),
+            "one after the other (chunk=1)": lambda s=scenario, z=size: run(s, EWC(lam=1.0, n_samples=200), runs, chunk=1, **z),
+            f"one stack (chunk={runs})": lambda s=scenario, z=size: run(s, EWC(lam=1.0, n_samples=200), runs, chunk=runs, **z),
+            "as run chooses": lambda s=scenario, z=size: run(s, EWC(lam=1.0, n_samples=200), runs, **z),
         }
         title = f"{runs} seeds of EWC, {inputs}-{'-'.join(map(str, hidden))}-10 ({net.n_params} parameters), batch {BATCH}"
         report(title, interleaved(ways, repeats))
