@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.func import grad, jacrev, vmap
 
 from clbook import outer
-from clbook.checks import Count, InputError, checked, short
-from clbook.likelihood import Categorical
+from clbook.checks import Count, InputError, checked
+from clbook.inputs import outputs_for, targets_for
 from clbook.net import Net
 from clbook.scenarios import Batch
 
@@ -65,40 +65,12 @@ def fisher(
             raise InputError("the sampled Fisher draws targets: give it rng, a torch.Generator")
         y = torch.cat([net.likelihood.sample(net(theta, x[s]), mask, rng) for s in slices(len(x), CHUNK)])
     else:
-        y = _targets(net, y, outputs, mask, estimator)
+        y = targets_for(net, y, outputs, mask, estimator)
     if estimator == "batched" and y is not None:
         return _batched(net, theta, x, y, mask, batch_size)
     squares = outer.squares if outer.applies(net, theta, x, algorithm) else _squares
     parts = (squares(net, theta, x[s], None if y is None else y[s], mask) for s in slices(len(x), CHUNK))
     return sum(parts, torch.zeros_like(theta)) / (len(x) * net.likelihood.observations(outputs))
-
-
-def outputs_for(net: Net, theta: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
-    """The outputs for the first sample. Raises InputError where there is none, or where the network cannot take it."""
-    if len(x) == 0:
-        raise InputError("x must hold at least one sample, got none")
-    try:
-        outputs = net(theta, x[:1])
-    except (RuntimeError, IndexError) as error:
-        shapes = f"theta {list(theta.shape)} {theta.dtype} and x {list(x.shape)} {x.dtype}"
-        raise InputError(f"the network has {net.n_params} parameters and does not go with {shapes}: {error}") from error
-    if mask is not None and len(mask) != outputs.shape[-1]:
-        raise InputError(f"mask must have one entry for each of the {outputs.shape[-1]} outputs, got {len(mask)}")
-    return outputs
-
-
-def _targets(net: Net, y: Tensor | None, outputs: Tensor, mask: Tensor, estimator: str) -> Tensor:
-    if y is None:
-        raise InputError(f"the {estimator} Fisher needs the targets y")
-    classes = isinstance(net.likelihood, Categorical)
-    shape = outputs.shape[1:-1] if classes else outputs.shape[1:]
-    if y.shape[1:] != shape or not (y.dtype == torch.int64 if classes else y.is_floating_point()):
-        raise InputError(f"y must be targets of {net.likelihood}, [N{''.join(f', {n}' for n in shape)}], got {short(y)}")
-    if classes:
-        allowed = mask.nonzero().flatten()
-        if len(wrong := y[~torch.isin(y, allowed)]):
-            raise InputError(f"label {int(wrong[0])} is not among the outputs of the mask, {allowed.tolist()}")
-    return y
 
 
 def _squares(net: Net, theta: Tensor, x: Tensor, y: Tensor | None, mask: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What `run` is given, looked at before anything is trained: methods, seeds, scenario, network and device."""
+"""What `run` and the importances are given, looked at before anything is computed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from clbook.checks import Count, InputError, Whole, check, short
 from clbook.likelihood import Categorical
@@ -75,6 +76,35 @@ def told(scenario: Scenario, methods: Sequence[Method]) -> None:
     for m in methods:
         if m.needs_task and scenario.kind != "task":
             raise InputError(f'{m.label} must be told the task at test time: it needs kind="task", got kind="{scenario.kind}"')
+
+
+def outputs_for(net: Net, theta: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+    """The outputs for the first sample. Raises InputError where there is none, or where the network cannot take it."""
+    if len(x) == 0:
+        raise InputError("x must hold at least one sample, got none")
+    try:
+        outputs = net(theta, x[:1])
+    except (RuntimeError, IndexError) as error:
+        shapes = f"theta {list(theta.shape)} {theta.dtype} and x {list(x.shape)} {x.dtype}"
+        raise InputError(f"the network has {net.n_params} parameters and does not go with {shapes}: {error}") from error
+    if mask is not None and len(mask) != outputs.shape[-1]:
+        raise InputError(f"mask must have one entry for each of the {outputs.shape[-1]} outputs, got {len(mask)}")
+    return outputs
+
+
+def targets_for(net: Net, y: Tensor | None, outputs: Tensor, mask: Tensor, estimator: str) -> Tensor:
+    """The targets for a Fisher. Raises InputError where there are none or they do not go with the outputs."""
+    if y is None:
+        raise InputError(f"the {estimator} Fisher needs the targets y")
+    classes = isinstance(net.likelihood, Categorical)
+    shape = outputs.shape[1:-1] if classes else outputs.shape[1:]
+    if y.shape[1:] != shape or not (y.dtype == torch.int64 if classes else y.is_floating_point()):
+        raise InputError(f"y must be targets of {net.likelihood}, [N{''.join(f', {n}' for n in shape)}], got {short(y)}")
+    if classes:
+        allowed = mask.nonzero().flatten()
+        if len(wrong := y[~torch.isin(y, allowed)]):
+            raise InputError(f"label {int(wrong[0])} is not among the outputs of the mask, {allowed.tolist()}")
+    return y
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.func import vmap
 
+from clbook import tree
 from clbook.checks import InputError, short
 from clbook.method import Method, State, Update
 from clbook.net import Net
@@ -69,13 +70,13 @@ class Runs:
             return batch
         each = []
         for r, m in enumerate(self.methods):
-            each.append(m.prepare(_take(self.state, r), scenario, k, _take(batch, r), self.method_rng[r]))
+            each.append(m.prepare(tree.take(self.state, r), scenario, k, tree.take(batch, r), self.method_rng[r]))
         return batch._replace(**self._stack([{"old": b.old, "drawn": b.drawn} for b in each], "prepare"))
 
     def direction(self, batch: Batch) -> Float[Tensor, "R P"]:
         """What the optimiser takes for the gradient of every run."""
         if len(self) == 1 and "direction" not in self._changed:
-            theta, state, one = _take((self.theta, self.state, batch), 0)
+            theta, state, one = tree.take((self.theta, self.state, batch), 0)
             found = torch.autograd.grad(self.method.loss(self.net, theta.requires_grad_(), state, one), theta)[0][None]
             self._try_stacked("loss", lambda m, *a: m.loss(self.net, *a), self.theta, self.state, batch)
             return found
@@ -136,7 +137,7 @@ class Runs:
 
     def memory_bytes(self, scenario: Scenario) -> list[int]:
         """What each run's method keeps between tasks."""
-        return [m.memory_bytes(_take(self.state, r), scenario) for r, m in enumerate(self.methods)]
+        return [m.memory_bytes(tree.take(self.state, r), scenario) for r, m in enumerate(self.methods)]
 
     def check_finite(self) -> list[int]:
         """The runs whose parameters have stopped being finite since the last look; they are no longer alive."""
@@ -175,7 +176,7 @@ class Runs:
     def _each(self, hook: str, f: Callable[..., Any], *args: Any) -> Any:
         """f(method, *args) of every run, with a leading axis of runs in all of `args` and in what comes back."""
         if len(self) == 1:
-            found = _add_axis(f(self.method, *_take(args, 0)))
+            found = tree.add_axis(f(self.method, *tree.take(args, 0)))
             self._try_stacked(hook, f, *args)
             return found
         try:
@@ -189,7 +190,7 @@ class Runs:
         def one(hyper: dict[str, Tensor], args: Any) -> Any:
             return f(self.method.bind(hyper), *args)
 
-        return vmap(one, (_dims(self.hyper), _dims(args)))(self.hyper, args)
+        return vmap(one, (tree.dims(self.hyper), tree.dims(args)))(self.hyper, args)
 
     def _try_stacked(self, hook: str, f: Callable[..., Any], *args: Any) -> None:
         """Call a hook once as a stack would, so that what cannot be stacked says so with one seed as with two."""
@@ -210,17 +211,17 @@ class Runs:
     def _one_by_one(self, f: Callable[[int, Method, Tensor, State], Any]) -> list[Any]:
         """f of each run that is alive, one after the other; a run that has diverged gets what the first one alive gets."""
         live = self.alive.nonzero().flatten().tolist()
-        new = {r: f(r, self.methods[r], self.theta[r], _take(self.state, r)) for r in live}
+        new = {r: f(r, self.methods[r], self.theta[r], tree.take(self.state, r)) for r in live}
         return [new.get(r, new[live[0]]) for r in range(len(self))]
 
     def _stack(self, trees: list[Any], hook: str) -> Any:
-        if len(trees) > 1 and len(forms := dict.fromkeys(map(_form, trees))) > 1:
+        if len(trees) > 1 and len(forms := dict.fromkeys(map(tree.form, trees))) > 1:
             raise InputError(
                 f"{self.method.label}.{hook} gives the runs different things, and what is stacked must be alike in names, "
                 "shapes and types. Say `stacks = False` in the class, and every run trains by itself. "
                 f"Got {short(list(forms), 300)}"
             )
-        return _stack(trees, self.theta.device)
+        return tree.stack(trees, self.theta.device)
 
     def _eta(self) -> Tensor:
         """The step size of the optimiser's last step, for each run [R]: lr, or for Adam [R, P] lr / (sqrt(v_hat) + eps)."""
@@ -231,40 +232,6 @@ class Runs:
             return self.theta.new_full((len(self),), lr)
         correction = (1 - group["betas"][1] ** float(kept["step"])) ** 0.5
         return lr / kept["exp_avg_sq"].sqrt().div_(correction).add_(group["eps"])
-
-
-# trees: dictionaries and named tuples of tensors, None where there is nothing -------------------------------------------
-
-
-def _map(f: Callable[..., Any], *trees: Any) -> Any:
-    first = trees[0]
-    if isinstance(first, dict):
-        return {k: _map(f, *(t[k] for t in trees)) for k in first}
-    if isinstance(first, tuple):
-        parts = [_map(f, *leaves) for leaves in zip(*trees, strict=True)]
-        return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
-    return f(*trees)
-
-
-def _take(tree: Any, r: int) -> Any:
-    return _map(lambda v: v[r] if isinstance(v, Tensor) else v, tree)
-
-
-def _stack(trees: list[Any], device: torch.device) -> Any:
-    return _map(lambda *vs: torch.stack(vs).to(device) if isinstance(vs[0], Tensor) else vs[0], *trees)
-
-
-def _add_axis(tree: Any) -> Any:
-    return _map(lambda v: v[None] if isinstance(v, Tensor) else v, tree)
-
-
-def _dims(tree: Any) -> Any:
-    return _map(lambda v: 0 if isinstance(v, Tensor) else None, tree)
-
-
-def _form(tree: Any) -> str:
-    """The names, shapes and types in a tree, as text."""
-    return repr(_map(lambda v: (list(v.shape), str(v.dtype)) if isinstance(v, Tensor) else v, tree))
 
 
 def _first_line(error: Exception) -> str:

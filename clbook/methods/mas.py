@@ -13,7 +13,8 @@ from torch.func import grad, jacrev, vmap
 
 from clbook import outer
 from clbook.checks import Count, InputError, Natural, checked
-from clbook.importance import CHUNK, Algorithm, outputs_for, per_chunk, slices
+from clbook.importance import CHUNK, Algorithm, per_chunk, slices
+from clbook.inputs import outputs_for
 from clbook.likelihood import Categorical
 from clbook.method import Carry, Rng, Spring, State
 from clbook.net import Net, chain
