@@ -65,7 +65,7 @@ def check(value: Any, allowed: Any, name: str) -> Any:
     adapter = _adapter(allowed)
     if isinstance(value, list | np.ndarray):  # where a tuple is meant, as in MAS(only=[0, 1])
         with contextlib.suppress(ValidationError):
-            return adapter.validate_python(tuple(np.asarray(value).tolist()), strict=True)
+            return adapter.validate_python(tuple(value.tolist() if isinstance(value, np.ndarray) else value), strict=True)
     try:
         return adapter.validate_python(value, strict=True)
     except ValidationError as error:

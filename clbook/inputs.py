@@ -49,7 +49,8 @@ def fitting(
         raise InputError(f"scenario must be a Scenario, such as clbook.permuted(data, 3), got {short(scenario)}")
     told(scenario, methods)
     check_scenario(scenario)
-    if dtype not in (torch.float32, torch.float64) or (device.type == "mps" and dtype == torch.float64):
+    known = isinstance(dtype, torch.dtype) and dtype in (torch.float32, torch.float64)
+    if not known or (device.type == "mps" and dtype == torch.float64):
         raise InputError(f"dtype must be a floating type that {device} has, torch.float32 or float64, got {short(dtype)}")
     scenario = scenario.to(device, dtype)
     net = default_net(scenario) if net is None else net

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import jaxtyping
+import pytest
 import torch
 from torch import Tensor, nn
 
 import clbook
-from clbook import Data, Net, Result, Scenario
+from clbook import Data, InputError, Net, Result, Scenario, sampling
 
 SIZES = {"net": None, "steps": 12, "batch_size": 8, "progress": False, "dtype": torch.float64}
 
@@ -35,6 +39,11 @@ def train(scenario: Scenario, methods: Any, seeds: Any = 1, **more: Any) -> Resu
     return clbook.run(scenario, methods, seeds, **sizes)
 
 
+def drawn(n: int, steps: int, size: int, seed: int, task: int) -> Tensor:
+    """Which of a task's n samples each step of a run sees [steps, size]."""
+    return sampling.order(n, steps, size, sampling.generator(seed, "order", task))
+
+
 def module_with(net: Net, theta: Tensor) -> nn.Module:
     """A plain nn.Module of its own whose parameters are theta [P]."""
     module = net.factory().to(theta.dtype)
@@ -47,3 +56,20 @@ def flat_grad(output: Tensor, module: nn.Module) -> Tensor:
     """The gradient of a number as one vector [P], by plain autograd."""
     grads = torch.autograd.grad(output, list(module.parameters()), retain_graph=True)
     return torch.cat([g.flatten() for g in grads])
+
+
+@contextmanager
+def users_meet_it() -> Iterator[None]:
+    """Without the checks of shapes and types that only the tests have: what a wrong argument meets outside of them."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@contextmanager
+def refused(message: str) -> Iterator[None]:
+    """What is called within is refused with an InputError whose text holds `message`, a regular expression."""
+    with users_meet_it(), pytest.raises(InputError, match=message):
+        yield

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import refused
 from torch import Tensor
 
-from clbook import Data, Net, cnn, fisher, load, metrics, mlp, run, split
+from clbook import Data, Net, cnn, fisher, load, metrics, mlp, reconstruct, run, split
+from clbook.likelihood import masked
 from clbook.methods import IMM, Average, FeatureExtraction, Finetune, Progressive, Separate, imm
 from clbook.methods.progressive import Columns
-from clbook.net import masked
 from clbook.scenarios import Scenario
 
 QUICK = {"progress": False, "dtype": torch.float64, "batch_size": 32}
@@ -60,10 +59,10 @@ def test_the_merged_network_is_the_weighted_mean(seed: int, tasks: int) -> None:
 def test_mode_with_equal_fishers_is_the_mean(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     scenario = split(digits, 5, kind="domain").first(4)
     net = small(scenario)
-    mean = run(scenario, IMM(how="mean"), net=net, steps=30, **QUICK)
-    mode = run(scenario, IMM(how="mode"), net=net, steps=30, **QUICK)
+    mean = run(scenario, IMM(matching="mean"), net=net, steps=30, **QUICK)
+    mode = run(scenario, IMM(matching="mode"), net=net, steps=30, **QUICK)
     monkeypatch.setattr(imm, "fisher", lambda net, theta, x, **_: torch.full_like(theta, 0.37))
-    equal = run(scenario, IMM(how="mode"), net=net, steps=30, **QUICK)
+    equal = run(scenario, IMM(matching="mode"), net=net, steps=30, **QUICK)
     np.testing.assert_array_equal(equal.R, mean.R)
     assert (mode.R != mean.R).any()
 
@@ -73,7 +72,7 @@ def test_imm_is_judged_by_the_merged_network_and_trains_like_fine_tuning(digits:
     scenario = split(digits, 5, kind="domain").first(3)
     net = small(scenario)
     plain = run(scenario, Finetune(), net=net, steps=30, keep_thetas=True, **QUICK)
-    result = run(scenario, IMM(how=how, n_samples=10_000), net=net, steps=30, keep_thetas=True, **QUICK)
+    result = run(scenario, IMM(matching=how, n_samples=10_000), net=net, steps=30, keep_thetas=True, **QUICK)
     for a, b in zip(plain.thetas[0], result.thetas[0], strict=True):
         assert torch.equal(a, b)
     thetas, weights = torch.stack(result.thetas[0]), torch.ones(3, net.n_params, dtype=torch.float64)
@@ -89,7 +88,7 @@ def test_the_l2_transfer_ties_each_network_to_the_one_before(digits: Data) -> No
     scenario = split(digits, 5, kind="domain").first(3)
     net, moved = small(scenario), []
     for lam in (0.0, 1.0, 1e9):
-        thetas = run(scenario, IMM(how="mean", lam=lam), net=net, steps=30, keep_thetas=True, **QUICK).thetas[0]
+        thetas = run(scenario, IMM(matching="mean", lam=lam), net=net, steps=30, keep_thetas=True, **QUICK).thetas[0]
         moved.append(float((thetas[2] - thetas[1]).norm()))
     assert moved[0] > 2 * moved[1] > 0 and moved[2] < 1e-6 * moved[0], moved
 
@@ -113,7 +112,7 @@ def test_during_a_task_imm_is_the_network_in_training(digits: Data) -> None:
     scenario = split(digits, 5, kind="domain").first(2)
     net = small(scenario)
     plain, merged = (
-        run(scenario, m, net=net, steps=20, eval_every=10, **QUICK).curve for m in (Finetune(), IMM(how="mean"))
+        run(scenario, m, net=net, steps=20, eval_every=10, **QUICK).curve for m in (Finetune(), IMM(matching="mean"))
     )  # fmt: skip
     np.testing.assert_array_equal(plain, merged)
 
@@ -240,7 +239,7 @@ def test_progressive_networks_leave_old_columns_bit_identical(digits: Data, opti
 def test_progressive_networks_stacked_are_what_each_is_alone(digits: Data) -> None:
     scenario = split(digits, 5, kind="task").first(3)
     net = small(scenario)
-    for method in (Progressive(), Separate(), Separate(begin="previous"), IMM(how="mode"), Average()):
+    for method in (Progressive(), Separate(), Separate(begin="previous"), IMM(matching="mode"), Average()):
         together = run(scenario, method, 2, net=net, steps=10, chunk=2, **QUICK)
         for seed in range(2):
             alone = run(scenario, method, [seed], net=net, steps=10, chunk=1, **QUICK)
@@ -254,7 +253,7 @@ def test_columns_are_refused_where_they_do_not_fit(digits: Data) -> None:
         (domain, small(domain), "outputs of its own"),
         (task, cnn((1, 8, 8), 10), "chain of Linear"),
         (task, mlp(64, 10, (8,), dropout=(0.0, 0.5)), "dropout"),
-        (replace(domain, loss="reconstruction"), mlp(64, 64, (8,)), "outputs of its own"),
+        (reconstruct(domain), mlp(64, 64, (8,)), "outputs of its own"),
     ):
         with pytest.raises(ValueError, match=words):
             run(scenario, Progressive(), net=net, steps=1, progress=False)
@@ -262,12 +261,25 @@ def test_columns_are_refused_where_they_do_not_fit(digits: Data) -> None:
 
 def test_bad_fields_are_refused(digits: Data) -> None:
     for make, words in (
-        (lambda: IMM(how="median"), "median"), (lambda: IMM(transfer="all"), "all"), (lambda: IMM(lam=-1.0), "-1"),
-        (lambda: Separate(begin="best"), "best"), (lambda: FeatureExtraction(trainable=0), "at least 1"),
-    ):  # fmt: skip
-        with pytest.raises(ValueError, match=words):
+        (lambda: IMM(matching="median"), "IMM.matching must be 'mean' or 'mode', got 'median'"),
+        (lambda: IMM(transfer="all"), "IMM.transfer must be 'weights' or 'none', got 'all'"),
+        (lambda: IMM(lam=-1.0), "IMM.lam must be .*, got -1.0"),
+        (lambda: Separate(begin="best"), "Separate.begin must be 'fresh' or 'previous', got 'best'"),
+        (lambda: FeatureExtraction(trainable=0), "FeatureExtraction.trainable must be greater than or equal to 1, got 0"),
+    ):
+        with refused(words):
             make()
-    unlabelled = replace(split(digits, 5, kind="domain"), loss="reconstruction")
-    with pytest.raises(ValueError, match="class probabilities"):
-        run(unlabelled, IMM(how="mode"), steps=1, progress=False)
-    assert np.isfinite(run(unlabelled, IMM(how="mean"), net=mlp(64, 64, (8,)), steps=1, progress=False).R[0, -1]).all()
+
+
+def test_the_mode_of_a_regression_weighs_by_its_fisher(digits: Data) -> None:
+    """Outputs are linear in the last bias, so its Fisher is 1 / (sigma^2 D) in every task, and the mode its plain mean."""
+    scenario = reconstruct(split(digits, 5, kind="domain").first(3))
+    net = mlp(64, 64, (8,))
+    thetas = run(scenario, IMM(), net=net, steps=20, keep_thetas=True, **QUICK).thetas[0]
+    state, tasks = IMM().start(net, thetas[0]), scenario.to("cpu", torch.float64)
+    net = net.told(scenario.likelihood)
+    for theta, task in zip(thetas, tasks, strict=True):
+        state = IMM().after_task(net, theta, state, task, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(state["merged"][-64:], torch.stack(thetas)[:, -64:].mean(0))
+    torch.testing.assert_close(state["weight"][-64:], torch.full((64,), 3 * 2 / 64, dtype=torch.float64))
+    assert (state["merged"][:-64] - torch.stack(thetas)[:, :-64].mean(0)).abs().max() > 1e-6

@@ -10,6 +10,7 @@ from urllib.error import URLError
 import pytest
 import torch
 import torchvision
+from small import refused
 
 from clbook import DataError, data, load
 
@@ -141,8 +142,9 @@ def test_subset_is_seeded_and_keeps_pairs() -> None:
         where = (d.x == x).all(1).nonzero().flatten()
         assert len(where) == 1 and d.y[where[0]] == y
     assert len(d.subset().x) == len(d.subset(10**6).x) == len(d.x)
-    with pytest.raises(ValueError, match="at least one sample, got 0"):
-        d.subset(0)
+    for name, value in (("n_train", 0), ("n_test", -3), ("n_train", 2.5)):
+        with refused(f"{name} must be .*, got {value}"):
+            d.subset(**{name: value})
 
 
 def test_to_changes_the_inputs_alone() -> None:

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import clouds, flat_grad, module_with, net_for, train
+from small import clouds, drawn, flat_grad, module_with, net_for, train
 from torch import Tensor, nn
 
-from clbook import DivergedError, Net, Scenario, fisher, load, mlp, permuted
+from clbook import DivergedError, Net, Scenario, fisher, load, loop, mlp, permuted
 from clbook.methods import EWC, L2, Finetune
-from clbook.stack import Stack
 
 LAMBDAS = [10.0**k for k in range(-3, 11)]
 
@@ -27,17 +26,17 @@ def stream(tasks: int = 3, kind: str = "domain") -> Scenario:
 
 
 @pytest.mark.parametrize("kind", ["task", "domain", "class"])
-def test_consolidations_by_hand(kind: str) -> None:
+def test_carrying_springs_on_by_hand(kind: str) -> None:
     s = stream(kind=kind)
     net = net_for(s)
     thetas = [net.init(k).double() for k in range(3)]
     F = [fisher(net, t, task.x, mask=task.mask) for t, task in zip(thetas, s, strict=True)]
     states = {}
-    for m in (EWC(), EWC(consolidation="latest"), EWC(consolidation="online", gamma=0.3)):
+    for m in (EWC(lam=1.0), EWC(lam=1.0, carry="latest"), EWC(lam=1.0, carry="online", gamma=0.3)):
         state = m.start(net, net.init(9).double())
         for theta, task in zip(thetas, s, strict=True):
             state = m.after_task(net, theta, state, task, torch.Generator().manual_seed(0))
-        states[m.consolidation] = state
+        states[m.carry] = state
     total = sum(F)
     mean = sum(f * t for f, t in zip(F, thetas, strict=True)) / total
     torch.testing.assert_close(states["separate"]["omega"], total)
@@ -49,7 +48,7 @@ def test_consolidations_by_hand(kind: str) -> None:
 def test_the_ends_of_gamma() -> None:
     s = stream()
     all_sum, last_only, latest = train(
-        s, [*(EWC(lam=5.0, consolidation="online", gamma=g) for g in (1.0, 0.0)), EWC(lam=5.0, consolidation="latest")]
+        s, [*(EWC(lam=5.0, carry="online", gamma=g) for g in (1.0, 0.0)), EWC(lam=5.0, carry="latest")]
     ).theta
     torch.testing.assert_close(all_sum, latest, rtol=1e-12, atol=1e-12)
     assert not torch.allclose(last_only, latest, rtol=1e-3)
@@ -61,7 +60,7 @@ def test_n_samples_are_drawn_without_repeats(n_samples: int) -> None:
     net = net_for(s)
     theta, task = net.init(0).double(), s[1]
     rows = torch.randperm(len(task.x), generator=torch.Generator().manual_seed(4))[:n_samples]
-    found = EWC(n_samples=n_samples).importance(net, theta, {}, task, torch.Generator().manual_seed(4))
+    found = EWC(lam=1.0, n_samples=n_samples).importance(net, theta, {}, task, torch.Generator().manual_seed(4))
     torch.testing.assert_close(found, fisher(net, theta, task.x[rows]))
 
 
@@ -79,14 +78,12 @@ def exact_fisher(module: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
 def by_hand(net: Net, s: Scenario, lam: float, carry: str, gamma: float, steps: int, size: int, lr: float) -> list[Tensor]:
     """EWC as in a textbook: a module, an optimiser, and one penalty for each old task."""
     module = module_with(net, net.init(0).double())
-    opt, order = torch.optim.SGD(module.parameters(), lr=lr), torch.Generator().manual_seed(0)
+    opt = torch.optim.SGD(module.parameters(), lr=lr)
     flat = lambda: torch.cat([p.flatten() for p in module.parameters()])  # noqa: E731
     old: list[tuple[Tensor, Tensor]] = []  # (Fisher, theta*) of each old task
     ends = []
     for task in s:
-        n = len(task.x)
-        index = torch.cat([torch.randperm(n, generator=order) for _ in range(math.ceil(steps * size / n))])
-        for rows in index[: steps * size].view(steps, size):
+        for rows in drawn(len(task.x), steps, size, seed=0, task=task.index):
             logits = module(task.x[rows]).masked_fill(~task.mask, -math.inf)
             loss = nn.functional.cross_entropy(logits, task.y[rows])
             for f, star in old:
@@ -112,15 +109,16 @@ def test_a_run_is_the_textbook_loop(carry: str, kind: str) -> None:
     s, sizes = stream(4, kind), {"steps": 7, "lr": 0.3}
     net = net_for(s, (5,))
     wanted = by_hand(net, s, 40.0, carry, 0.5, size=8, **sizes)
-    method = EWC(lam=40.0, step="explicit", consolidation=carry, gamma=0.5)
+    method = EWC(lam=40.0, pull="explicit", carry=carry, gamma=0.5 if carry == "online" else None)
     found = train(s, method, net=net, optimizer="sgd", keep_thetas=True, **sizes).thetas[0]
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
-def test_the_three_consolidations_differ() -> None:
+def test_the_ways_to_carry_springs_on_differ() -> None:
     s = stream(4)
-    found = [train(s, EWC(lam=40.0, consolidation=c, gamma=0.5)).theta[0] for c in ("separate", "latest", "online")]
+    methods = [EWC(lam=40.0), EWC(lam=40.0, carry="latest"), EWC(lam=40.0, carry="online", gamma=0.5)]
+    found = train(s, [*methods, EWC(lam=40.0, carry="newest")]).theta
     assert all((a - b).abs().max() > 1e-4 for a, b in itertools.combinations(found, 2))
 
 
@@ -129,12 +127,12 @@ def test_the_three_consolidations_differ() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("step", ["implicit", "explicit"])
-def test_lambda_zero_is_fine_tuning_to_the_bit(step: str, optimizer: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("pull", ["implicit", "explicit"])
+def test_lambda_zero_is_fine_tuning_to_the_bit(pull: str, optimizer: str, dtype: torch.dtype) -> None:
     s = stream()
     for make in (EWC, L2):
         plain = train(s, Finetune(), 2, optimizer=optimizer, lr=0.05, dtype=dtype)
-        zero = train(s, make(lam=0.0, step=step), 2, optimizer=optimizer, lr=0.05, dtype=dtype)
+        zero = train(s, make(lam=0.0, pull=pull), 2, optimizer=optimizer, lr=0.05, dtype=dtype)
         assert all(torch.equal(a, b) for a, b in zip(plain.theta, zero.theta, strict=True))
         assert np.array_equal(plain.R, zero.R, equal_nan=True)
 
@@ -153,20 +151,20 @@ def test_no_lambda_makes_an_implicit_run_diverge(optimizer: str, make: type) -> 
 def test_explicit_steps_diverge_beyond_two() -> None:
     """Along a spring a step multiplies the way to theta* by 1 - eta lam Omega: L2 with lr = 0.1 stands 15 and not 25."""
     sizes = {"optimizer": "sgd", "lr": 0.1, "steps": 400, "dtype": torch.float32}
-    train(stream(2), L2(lam=15.0, step="explicit"), **sizes)
+    train(stream(2), L2(lam=15.0, pull="explicit"), **sizes)
     with pytest.raises(DivergedError):
-        train(stream(2), L2(lam=25.0, step="explicit"), **sizes)
+        train(stream(2), L2(lam=25.0, pull="explicit"), **sizes)
 
 
 @pytest.mark.parametrize("stacked", [False, True])
 def test_what_the_error_says(stacked: bool) -> None:
-    methods = [L2(lam=1.0, step="explicit"), L2(lam=4e4, step="explicit")][0 if stacked else 1 :]
+    methods = [L2(lam=1.0, pull="explicit"), L2(lam=4e4, pull="explicit")][0 if stacked else 1 :]
     with pytest.raises(DivergedError) as error:
         train(stream(), methods, [5], optimizer="sgd", lr=0.05, steps=60, dtype=torch.float32)
     text = str(error.value)
     for part in (
-        "L2(lam=40000.0, step='explicit') with seed 5", "step 26 of task 1 (permutation 1)", "lr = 0.05", "lambda = 40000",
-        "eta*lambda*max(Omega) = 2e+03", "less than 2", 'step="implicit"',
+        "L2(lam=40000.0, pull='explicit', carry='newest', gamma=None) with seed 5", "step 26 of task 1 (permutation 1)", "lr = 0.05", "lambda = 40000",
+        "eta*lambda*max(Omega) = 2e+03", "less than 2", 'pull="implicit"',
     ):  # fmt: skip
         assert part in text
 
@@ -176,12 +174,12 @@ def test_the_error_quotes_the_largest_omega_of_ewc() -> None:
     first = train(s.first(1), Finetune(), optimizer="sgd", lr=0.1, steps=60, keep_thetas=True)
     largest = float(fisher(net_for(s), first.thetas[0][0], s[0].x).max())
     with pytest.raises(DivergedError) as error:
-        train(s, EWC(lam=lam, step="explicit"), optimizer="sgd", lr=0.1, steps=60)
+        train(s, EWC(lam=lam, pull="explicit"), optimizer="sgd", lr=0.1, steps=60)
     assert f"eta*lambda*max(Omega) = {0.1 * lam * largest:.3g}" in str(error.value)
 
 
 def test_a_learning_rate_that_is_too_large_is_named_as_such() -> None:
-    for method in (Finetune(), L2()):
+    for method in (Finetune(), L2(lam=1.0)):
         with pytest.raises(DivergedError, match=r"lr = 1e\+38") as error:
             train(stream(), method, optimizer="sgd", lr=1e38, dtype=torch.float32)
         assert "smaller lr" in str(error.value) and "lambda, or" not in str(error.value)
@@ -189,8 +187,8 @@ def test_a_learning_rate_that_is_too_large_is_named_as_such() -> None:
 
 def test_the_others_go_on_when_one_run_diverges() -> None:
     sizes = {"optimizer": "sgd", "lr": 0.1, "steps": 30, "dtype": torch.float32, "eval_every": 10, "on_divergence": "nan"}
-    good, bad = EWC(lam=3.0, step="explicit"), EWC(lam=1e9, step="explicit")
-    mixed, calm = train(stream(), [good, bad], 2, **sizes), train(stream(), [good, EWC(lam=4.0, step="explicit")], 2, **sizes)
+    good, bad = EWC(lam=3.0, pull="explicit"), EWC(lam=1e9, pull="explicit")
+    mixed, calm = train(stream(), [good, bad], 2, **sizes), train(stream(), [good, EWC(lam=4.0, pull="explicit")], 2, **sizes)
     assert np.array_equal(mixed.R[:2], calm.R[:2], equal_nan=True) and np.array_equal(
         mixed.curve[:2], calm.curve[:2], equal_nan=True
     )
@@ -207,7 +205,7 @@ def test_small_steps_implicit_against_explicit() -> None:
     """In a run: half the step size, a quarter of the difference after two steps away from theta*."""
     s, differences = stream(2), []
     for lr in (0.04, 0.02, 0.01):
-        a, b = (train(s, L2(lam=3.0, step=step), optimizer="sgd", lr=lr, steps=2).theta[0] for step in ("implicit", "explicit"))
+        a, b = (train(s, L2(lam=3.0, pull=pull), optimizer="sgd", lr=lr, steps=2).theta[0] for pull in ("implicit", "explicit"))
         differences.append(float((a - b).norm()))
     assert differences[0] > 1e-6
     assert [a / b for a, b in itertools.pairwise(differences)] == pytest.approx([4, 4], rel=0.15)
@@ -218,10 +216,9 @@ def test_adams_spring_pulls_in_adams_metric() -> None:
     s = stream(2)
     net, lr, lam = net_for(s), 0.05, 2.0
     found = train(s, L2(lam=lam), net=net, lr=lr, steps=3, keep_thetas=True).thetas[0]
-    theta, rng = found[0].clone().requires_grad_(), torch.Generator().manual_seed(0)
-    torch.randperm(24, generator=rng)  # task 0 took three batches of eight: one pass
+    theta = found[0].clone().requires_grad_()
     opt = torch.optim.Adam([theta], lr=lr)
-    for rows in torch.randperm(24, generator=rng).view(3, 8):
+    for rows in drawn(24, 3, 8, seed=0, task=1):
         theta.grad = torch.autograd.grad(net.loss(theta, s.batch(1, rows)), theta)[0]
         opt.step()
         kept = opt.state[theta]
@@ -268,18 +265,19 @@ def tensor_bytes(*roots: Any) -> int:
 def test_fifty_tasks_take_the_memory_of_five(monkeypatch: pytest.MonkeyPatch) -> None:
     d = clouds(n=400, n_test=10, shape=(1, 5, 5))
     held, stacks = {}, []
-    train_stack = Stack.train
+    train_all = loop.train
 
-    def watched(self: Stack, *args: Any) -> Any:
-        stacks.append(self)
-        return train_stack(self, *args)
+    def watched(runs: Any, scenario: Scenario, *args: Any) -> None:
+        stacks.append((runs, scenario))
+        train_all(runs, scenario, *args)
 
-    monkeypatch.setattr(Stack, "train", watched)
+    monkeypatch.setattr(loop, "train", watched)
     for tasks in (5, 50):
         s = permuted(d, tasks)
-        result = train(s, EWC(n_samples=4), steps=1, dtype=torch.float32)
-        learner = tensor_bytes(stacks[-1].theta, stacks[-1].state, stacks[-1].optimizer)
-        held[tasks] = (int(result.memory_bytes[0]), learner, tensor_bytes(stacks[-1].scenario))
+        result = train(s, EWC(lam=1.0, n_samples=4), steps=1, dtype=torch.float32)
+        runs, stream_held = stacks[-1]
+        learner = tensor_bytes(runs.theta, runs.state, runs.optimizer)
+        held[tasks] = (int(result.memory_bytes[0]), learner, tensor_bytes(stream_held))
     assert held[5][0] == held[50][0] == 2 * 4 * net_for(permuted(d, 1)).n_params
     assert held[5][1] == held[50][1]
     # the stream itself: 45 permutations of 25 pixels, labels of 4 classes, and masks, but no further image

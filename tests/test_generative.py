@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from small import refused
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from clbook import Data, Net, load, metrics, mlp, permuted, run, split
+from clbook import Data, Net, load, metrics, mlp, permuted, reconstruct, run, split
 from clbook.methods import DGR, Finetune
 from clbook.methods.generative import dream, elbo, part
 from clbook.scenarios import Scenario
@@ -88,21 +89,21 @@ def recall_by_hand(net: Net, theta: Tensor, old: Tensor, x: Tensor, groups: list
 def test_labels_of_dreams_by_hand(digits: Data, kind: str, T: float) -> None:
     """No dream is labelled as a class of the new task; in task-incremental learning every old task labels it."""
     scenario, k = split(digits, 5, kind=kind), 2
-    method = DGR(hidden=8, z=3, distill=T > 0, temperature=T or 2.0)
+    method = DGR(hidden=8, z=3, distill=T > 0, temperature=T or None)
     net, theta = extended(scenario, method)
     old = net.init(1)
     batch = scenario.batch(k, torch.arange(16))
-    batch = batch._replace(extra=method.prepare({"theta_old": old}, scenario, k, 16, torch.Generator().manual_seed(0)))
+    batch = method.prepare({"theta_old": old}, scenario, k, batch, torch.Generator().manual_seed(0))
     groups = {
         "task": [([0, 1], [0, 1]), ([2, 3], [2, 3])],
         "class": [(list(range(4)), list(range(6)))],
         "domain": [([0, 1], [0, 1])],
     }[kind]
-    x = dream(net, old, batch.extra["z"])
+    x = dream(net, old, batch.drawn["z"])
     expected = recall_by_hand(net, theta, old, x, groups, T)
     assert float(method.recall(net, theta, {"theta_old": old}, batch._replace(x=x))) == pytest.approx(expected, rel=1e-5)
-    fresh = net.loss(theta, batch) + elbo(net, theta, batch.x, batch.extra["noise"])
-    past = expected + elbo(net, theta, x, batch.extra["noise_old"])
+    fresh = net.loss(theta, batch) + elbo(net, theta, batch.x, batch.drawn["noise"])
+    past = expected + elbo(net, theta, x, batch.drawn["noise_old"])
     assert float(method.loss(net, theta, {"theta_old": old}, batch)) == pytest.approx(float(fresh / 3 + past * 2 / 3), rel=1e-5)
 
 
@@ -112,7 +113,7 @@ def test_t_squared(digits: Data) -> None:
     state = {"theta_old": net.init(1)}
     batch = scenario.batch(1, torch.arange(16))
     plain, squared = (DGR(hidden=8, z=3, distill=True, temperature=3.0, t_squared=t) for t in (False, True))
-    batch = batch._replace(extra=plain.prepare(state, scenario, 1, 16, torch.Generator().manual_seed(0)))
+    batch = plain.prepare(state, scenario, 1, batch, torch.Generator().manual_seed(0))
     torch.testing.assert_close(squared.recall(net, theta, state, batch), 9 * plain.recall(net, theta, state, batch))
 
 
@@ -160,7 +161,7 @@ def test_without_labels(digits: Data) -> None:
     """Reconstruction: dreams keep an autoencoder from forgetting how the first classes look."""
     base = split(digits, 5, kind="domain").first(2)
     data = replace(digits, y=None, y_test=None)
-    scenario = replace(base, data=data, loss="reconstruction")
+    scenario = reconstruct(replace(base, data=data))
     many = {"net": mlp(64, 64, (32,)), "steps": 200, "batch_size": 32, "lr": 3e-3, "progress": False}
     with_dreams, plain = run(scenario, DGR(hidden=64, z=10), **many), run(scenario, Finetune(), **many)
     assert metrics.forgetting(with_dreams.R)[0] < 0.6 * metrics.forgetting(plain.R)[0]
@@ -176,8 +177,8 @@ def test_stacked_equals_alone(digits: Data) -> None:
 
 
 def test_bad_input(digits: Data) -> None:
-    with pytest.raises(ValueError, match=r"draws inputs between 0 and 1, and the data lies in -1\.\.1"):
+    with refused("DGR's generator draws .* between 0 and 1"):
         run(split(replace(digits, x=digits.x * 2 - 1)), DGR(), steps=1, progress=False)
-    for wrong in ({"temperature": 0.0}, {"lam": -1.0}, {"z": 0}, {"hidden": 0}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
-            DGR(**wrong)
+    for name, value in (("temperature", 0.0), ("lam", -1.0), ("z", 0), ("hidden", 2.5), ("distill", 1)):
+        with refused(rf"DGR\.{name} must be .*, got {value}"):
+            DGR(**{name: value})

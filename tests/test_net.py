@@ -8,17 +8,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import clouds, module_with
+from small import clouds, module_with, refused, train
 from torch import nn
 
-from clbook import Net, cnn, mlp, split
-from clbook.net import Gate, batch_loss, default_net, masked
+from clbook import Categorical, Gaussian, Net, Scenario, cnn, mlp, split, transformer
+from clbook.likelihood import masked
+from clbook.methods import DERpp, FeatureExtraction, LwF, PackNet
+from clbook.net import Gate, default_net
 from clbook.scenarios import Batch
 
 
 def batch_of(x: torch.Tensor, y: list[int], mask: torch.Tensor, gates: dict | None = None) -> Batch:
     zero = torch.zeros(len(x), dtype=torch.int64)
-    return Batch(x, torch.tensor(y), mask, zero, zero, gates or {}, {})
+    return Batch(x, torch.tensor(y), mask, zero, zero, gates or {})
 
 
 @settings(max_examples=20, deadline=None)
@@ -80,13 +82,11 @@ def test_outputs_that_do_not_count_get_no_gradient() -> None:
 
 
 def test_reconstruction_loss() -> None:
-    net, x = mlp(3, 3, ()).with_loss("reconstruction"), torch.rand(4, 3)
-    theta = net.init(0)
-    batch = batch_of(x, [0] * 4, torch.ones(4, 1, dtype=torch.bool))
-    assert float(net.loss(theta, batch)) == pytest.approx(float(((net(theta, x) - x) ** 2).mean()))
-    assert float(batch_loss(x + 2, batch, "reconstruction")) == pytest.approx(4)
-    with pytest.raises(ValueError, match="unknown loss 'hinge': choose one of classification, reconstruction"):
-        net.with_loss("hinge")
+    net, x = mlp(3, 3, ()), torch.rand(4, 3)
+    theta, told = net.init(0), net.told(Gaussian(sigma=0.5**0.5))
+    batch = batch_of(x, [0] * 4, torch.ones(4, 1, dtype=torch.bool))._replace(y=x)
+    assert float(told.loss(theta, batch)) == pytest.approx(float(((net(theta, x) - x) ** 2).mean()))
+    assert net.likelihood == Categorical() and told.likelihood == Gaussian(sigma=0.5**0.5)
 
 
 # gates and dropout -----------------------------------------------------------------------------------------------------
@@ -137,8 +137,145 @@ def test_last_layers() -> None:
     w, b = (net.unflatten(one.double())[n] for n in net.names[-2:])
     assert w.tolist() == [[0] * 5, [1] * 5] and b.tolist() == [0, 1] and int(one.sum()) == 6
     for layers in (0, 4):
-        with pytest.raises(ValueError, match=rf"1\.\.3 can be chosen, got {layers}"):
+        with refused(rf"1\.\.3 can be chosen, got {layers}"):
             net.last(layers)
+
+
+# the order of the layers ------------------------------------------------------------------------------------------------
+
+
+class HeadFirst(nn.Module):
+    """The output layer is written down first and called last."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.head, self.body = nn.Linear(9, n_out), nn.Linear(n_in, 9)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x).relu())
+
+
+class Branches(nn.Module):
+    """Layers one within the other, one used twice, and a parameter that belongs to no layer but the whole network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+        self.last = nn.Linear(4, 3)
+        self.inner = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+        self.first = nn.Linear(5, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.inner(self.inner(self.first(x))) * self.scale)
+
+
+def tasks() -> Scenario:
+    return split(clouds(n=48, classes=6), 3, kind="task")
+
+
+def head_first() -> Net:
+    return Net(lambda: HeadFirst(6, 6))
+
+
+def test_layers_stand_in_the_order_of_the_forward_pass() -> None:
+    net = Net(lambda: HeadFirst(6, 6), example=torch.zeros(1, 6))
+    assert net.names == ["head.weight", "head.bias", "body.weight", "body.bias"]
+    assert net.layers == ("body", "head") and (net.n_outputs, net.output_shape) == (6, (6,))
+    assert net.layer_of == {"head.weight": "head", "head.bias": "head", "body.weight": "body", "body.bias": "body"}
+    chosen = net.unflatten(net.last())
+    assert chosen["head.weight"].all() and chosen["head.bias"].all() and not (chosen["body.weight"].any())
+    branches = Net(Branches, example=torch.zeros(2, 5))
+    assert branches.layer_of["scale"] == "" and branches.n_outputs == branches.output_shape[-1]
+    with refused("the order of the layers is not clear: module '' has parameters of its own and calls 'first'"):
+        _ = branches.layers
+    assert mlp(4, 2, (3, 5)).layers == ("0", "3", "6") and mlp(4, 2, ()).layers == ("0",)
+    assert cnn((1, 4, 4), 2, channels=(3,), hidden=5).output_shape == (2,)
+    words = transformer(7, 5, width=8, heads=2, depth=1)
+    assert words.output_shape == (5, 7) and words.layers[0] == "token" and words.layers[-1] == "head"
+    with refused(r"give Net\(factory, example=x\[:1\]\)"):
+        _ = head_first().layers
+    assert head_first().told(example=torch.zeros(3, 6)).layers == net.layers
+
+
+def test_feature_extraction_trains_the_layer_that_is_called_last() -> None:
+    first, *later = train(tasks(), FeatureExtraction(), net=head_first(), keep_thetas=True).thetas[0]
+    net = head_first()
+    before = net.unflatten(first)
+    for k, theta in enumerate(later, start=1):
+        now = net.unflatten(theta)
+        assert torch.equal(now["body.weight"], before["body.weight"]) and torch.equal(now["body.bias"], before["body.bias"])
+        rows = (now["head.weight"] != before["head.weight"]).any(1).nonzero().flatten().tolist()
+        assert rows == list(range(2, 2 * k + 2)), "the rows of the new tasks learn, those of the first do not"
+
+
+def test_the_warm_up_of_lwf_opens_the_layer_that_is_called_last() -> None:
+    result = train(tasks().first(2), LwF(warmup=12), net=head_first(), keep_thetas=True)
+    before, after = (head_first().unflatten(theta) for theta in result.thetas[0])
+    moved = {name: before[name] != after[name] for name in before}
+    assert moved["head.weight"].any(1).tolist() == moved["head.bias"].tolist() == [False, False, True, True, False, False]
+    assert not moved["body.weight"].any() and not moved["body.bias"].any()
+
+
+def test_der_keeps_as_many_outputs_as_the_last_layer_has() -> None:
+    """The layer that is registered last has nine outputs here, and the network six."""
+    s, kept = tasks(), []
+
+    class Watched(DERpp):
+        def after_task(self, net, theta, state, task, rng):
+            kept.append(super().after_task(net, theta, state, task, rng))
+            return kept[-1]
+
+    train(s, Watched(size=10), net=head_first())
+    assert [tuple(state["outputs"].shape) for state in kept] == [(10, 6)] * 3
+
+
+def test_packnet_prunes_all_layers_but_the_one_that_is_called_last() -> None:
+    states: list[dict[str, torch.Tensor]] = []
+
+    class Watched(PackNet):
+        def after_task(self, net, theta, state, task, rng):
+            states.append(net.unflatten(state["owner"]) | {"theta": theta.clone()})
+            return state
+
+    train(tasks(), Watched(prune=0.5), net=head_first())
+    owner = states[0]
+    assert int((owner["body.weight"] == 0).sum()) == round(0.5 * 9 * 6)
+    assert owner["head.bias"].tolist() == [1, 1, 0, 0, 0, 0] and owner["head.weight"][:2].eq(1).all()
+    assert states[-1]["head.bias"].tolist() == [1, 1, 2, 2, 3, 3]
+
+
+# the transformer --------------------------------------------------------------------------------------------------------
+
+
+def test_a_block_is_torchs_own_encoder_layer() -> None:
+    """The same weights in nn.TransformerEncoderLayer, with a causal mask: the same numbers."""
+    net = transformer(7, 6, width=8, heads=2, depth=1)
+    theta, x = net.init(3).double(), torch.randint(7, (4, 6), generator=torch.Generator().manual_seed(0))
+    p = net.unflatten(theta)
+    plain = nn.TransformerEncoderLayer(8, 2, 32, dropout=0.0, activation="gelu", batch_first=True, norm_first=True).double()
+    places = {
+        "self_attn.in_proj_weight": "qkv.weight", "self_attn.in_proj_bias": "qkv.bias", "self_attn.out_proj.weight": "out.weight",
+        "self_attn.out_proj.bias": "out.bias", "linear1.weight": "up.weight", "linear1.bias": "up.bias",
+        "linear2.weight": "down.weight", "linear2.bias": "down.bias", "norm1.weight": "norm_1.weight", "norm1.bias": "norm_1.bias",
+        "norm2.weight": "norm_2.weight", "norm2.bias": "norm_2.bias",
+    }  # fmt: skip
+    plain.load_state_dict({name: p[f"blocks.0.{ours}"] for name, ours in places.items()})
+    h = p["token.weight"][x] + p["position.weight"]
+    h = plain(h, src_mask=nn.Transformer.generate_square_subsequent_mask(6, dtype=torch.float64))
+    h = nn.functional.layer_norm(h, (8,), p["norm.weight"], p["norm.bias"])
+    torch.testing.assert_close(net(theta, x), h @ p["head.weight"].T + p["head.bias"])
+
+
+def test_no_position_sees_what_comes_after_it() -> None:
+    net = transformer(9, 7, width=8, heads=4, depth=2)
+    theta, x = net.init(0).double(), torch.randint(9, (1, 7), generator=torch.Generator().manual_seed(1))
+    for t in range(7):
+        other = x.clone()
+        other[0, t] = (other[0, t] + 1) % 9
+        a, b = net(theta, x)[0], net(theta, other)[0]
+        torch.testing.assert_close(a[:t], b[:t], rtol=0, atol=0)
+        assert (a[t] - b[t]).abs().max() > 1e-6
+    torch.testing.assert_close(net(theta, x[:, :3]), net(theta, x)[:, :3])  # and a shorter text is one that ends earlier
 
 
 # bad input -------------------------------------------------------------------------------------------------------------
@@ -156,7 +293,7 @@ def test_last_layers() -> None:
     ],
 )
 def test_layers_that_are_no_function_of_theta(factory, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with refused(message):
         Net(factory)
 
 
@@ -168,21 +305,23 @@ def test_layers_that_are_allowed() -> None:
 
 def test_a_factory_must_build_a_new_module() -> None:
     module = nn.Linear(3, 2)
-    with pytest.raises(ValueError, match="same module twice"):
+    with refused("same module twice"):
         Net(lambda: module).init(0)
 
 
 @pytest.mark.parametrize("dropout", [(1.0, 0.0), (-0.1, 0.0), (0.0, 1.5), (float("nan"), 0.0)])
 def test_bad_dropout(dropout: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match=r"two probabilities in \[0, 1\)"):
+    with refused(r"dropout must be .*, got \("):
         mlp(4, 2, (3,), dropout=dropout)
 
 
 def test_bad_sizes() -> None:
-    with pytest.raises(ValueError, match=r"at least one unit, got \[4, 0, 2\]"):
+    with refused(r"hidden must be greater than or equal to 1, got \(0,\)"):
         mlp(4, 2, (0,))
-    with pytest.raises(ValueError, match=r"at least 4 pixels a side, got \(1, 8, 3\)"):
+    with refused(r"at least 4 pixels a side, got \(1, 8, 3\)"):
         cnn((1, 8, 3), 2)
+    with refused("width must be a multiple of heads, got 10 and 4"):
+        transformer(5, 3, width=10, heads=4)
 
 
 def test_default_net_fits_the_scenario() -> None:

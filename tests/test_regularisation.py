@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from small import refused
 from torch import Tensor, nn
 
+import clbook
 from clbook import Data, Net, load, mas_importance, metrics, mlp, permuted, run, split
-from clbook.method import Method, State, Step
+from clbook.method import Method, State, Update
 from clbook.methods import EWC, L2, MAS, SI, FeatureExtraction, Finetune, LwF, RWalk
 from clbook.methods.mas import local_importance
 from clbook.methods.rwalk import unit
@@ -39,7 +42,7 @@ def t(*values: float) -> Tensor:
 def steps_by_hand(method: Method, state: State, theta: Tensor, gradients: list[Tensor], eta: float) -> tuple[Tensor, State]:
     """Plain gradient steps with the gradients given, each followed by the method's own."""
     for g in gradients:
-        theta, state = method.after_step(theta - eta * g, state, Step(theta, g, torch.tensor(eta, dtype=theta.dtype)))
+        theta, state = method.after_step(theta - eta * g, state, Update(theta, g, torch.tensor(eta, dtype=theta.dtype)))
     return theta, state
 
 
@@ -56,20 +59,20 @@ def test_si_path_and_importance_by_hand() -> None:
     torch.testing.assert_close(theta, t(0.6, 2.0, 0.0, 0.1))
     omega = method.importance(net, theta, state, task(0), torch.Generator())
     torch.testing.assert_close(omega, t(1.0 / (0.16 + 0.1), 0.2 / 0.1, 0.0, 0.5 / (0.01 + 0.1)))
-    after = method.consolidate(state, omega, theta)
+    after = method.after_task(net, theta, state, task(0), torch.Generator())
     assert torch.equal(after["path"], torch.zeros(4, dtype=torch.float64)) and torch.equal(after["theta_star"], theta)
 
 
 def test_si_never_makes_a_spring_that_pushes() -> None:
-    method, net = SI(), linear()
+    method, net = SI(lam=1.0), linear()
     state = method.start(net, t(0, 0, 0, 0)) | {"path": t(-1, 2, -3, 0)}
     omega = method.importance(net, t(0, 0, 0, 0), state, task(0), torch.Generator())
     torch.testing.assert_close(omega, t(0, 20, 0, 0))
 
 
-@pytest.mark.parametrize("step", ["implicit", "explicit"])
+@pytest.mark.parametrize("pull", ["implicit", "explicit"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_si_path_sums_to_the_fall_of_the_task_s_own_loss(digits: Data, step: str, optimizer: str) -> None:
+def test_si_path_sums_to_the_fall_of_the_task_s_own_loss(digits: Data, pull: str, optimizer: str) -> None:
     """On the whole task as one batch, with small steps, also where a spring pulls (task 2); halving lr halves the error."""
     scenario = split(digits.subset(200), 5, kind="task").first(2)
     n = min(len(r) for r in scenario.rows)
@@ -85,7 +88,7 @@ def test_si_path_sums_to_the_fall_of_the_task_s_own_loss(digits: Data, step: str
 
         lr, steps = (0.02 if optimizer == "sgd" else 1e-3) / 2**halvings, 80 * 2**halvings
         result = run(
-            scenario, Spy(lam=0.5, step=step), net=net, steps=steps, lr=lr, optimizer=optimizer, keep_thetas=True,
+            scenario, Spy(lam=0.5, pull=pull), net=net, steps=steps, lr=lr, optimizer=optimizer, keep_thetas=True,
             progress=False, dtype=torch.float64, batch_size=n, chunk=1,
         )  # fmt: skip
         thetas = [net.init(0).double(), *result.thetas[0]]
@@ -124,7 +127,7 @@ def local_importance_of_linear(theta: Tensor, x: Tensor) -> Tensor:
 def test_mas_by_outer_product_is_the_definition(per_output: bool) -> None:
     net, x = mlp(5, 4, (7, 6)), torch.randn(9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     theta, mask = net.init(0).double(), torch.tensor([True, False, True, True])
-    by = {how: mas_importance(net, theta, x, mask=mask, how=how, per_output=per_output) for how in ("outer", "definition")}
+    by = {how: mas_importance(net, theta, x, mask=mask, algorithm=how, per_output=per_output) for how in ("outer", "definition")}
     torch.testing.assert_close(by["outer"], by["definition"])
     assert by["outer"].min() >= 0 and by["outer"].max() > 0
 
@@ -171,26 +174,29 @@ def test_mas_looks_only_at_the_images_it_is_told(digits: Data) -> None:
     scenario = split(digits, 5, kind="task").to("cpu", torch.float64)
     net, task, rng = small(scenario), scenario[0], torch.Generator().manual_seed(0)
     theta = net.init(0).double()
-    state = MAS().start(net, theta)
-    subset = MAS(only=(1,), n_samples=10_000).importance(net, theta, state, task, rng)
+    state = MAS(lam=1.0).start(net, theta)
+    subset = MAS(lam=1.0, only=(1,), n_samples=10_000).importance(net, theta, state, task, rng)
     torch.testing.assert_close(subset, mas_importance(net, theta, task.x[task.y == 1], mask=task.mask))
-    test = MAS(source="test", n_samples=10_000).importance(net, theta, state, task, rng)
+    test = MAS(lam=1.0, source="test", n_samples=10_000).importance(net, theta, state, task, rng)
     torch.testing.assert_close(test, mas_importance(net, theta, task.x_test, mask=task.mask))
     assert not torch.allclose(subset, test)
 
 
 def test_mas_sums_over_tasks_at_the_latest_theta() -> None:
-    state = {"omega": t(1, 2), "theta_star": t(0, 0)}
-    new = MAS().consolidate(state, t(3, 0), t(5, 6))
-    torch.testing.assert_close(new["omega"], t(4, 2))
-    torch.testing.assert_close(new["theta_star"], t(5, 6))
+    net, method, theta = linear(), MAS(lam=1.0, n_samples=10_000), t(5, 6, -1, 0.5)
+    x, y = torch.tensor([[1.0, 1.0], [2.0, 0.0]], dtype=torch.float64), torch.tensor([0, 1])
+    images = replace(task(0), x=x, y=y, x_test=x, y_test=y, mask=torch.tensor([True, True]))
+    state = {"omega": t(1, 2, 3, 4), "theta_star": t(0, 0, 0, 0)}
+    new = method.after_task(net, theta, state, images, torch.Generator())
+    torch.testing.assert_close(new["omega"], t(1, 2, 3, 4) + mas_importance(net, theta, images.x))
+    torch.testing.assert_close(new["theta_star"], theta)
 
 
 # Riemannian walk --------------------------------------------------------------------------------------------------------
 
 
 def test_rwalk_by_hand() -> None:
-    method, net = RWalk(alpha=0.5, xi=0.5, every=2), linear()
+    method, net = RWalk(lam=1.0, alpha=0.5, xi=0.5, every=2), linear()
     start = t(0, 0, 0, 0)
     theta, state = steps_by_hand(method, method.start(net, start), start, [t(2, 1, 0, 1), t(2, -1, 0, -3)], eta=0.5)
     torch.testing.assert_close(theta, t(-2, 0, 0, 1))
@@ -209,6 +215,41 @@ def test_rwalk_by_hand() -> None:
     second = method.after_task(net, theta, state, task(1), torch.Generator())
     score = (score + t(1, 0, 0, 0) / (fisher * t(1, 0, 0, 0) / 2 + 0.5)) / 2
     torch.testing.assert_close(second["omega"], fisher / fisher.max() + score / score.max())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 6, 7])
+def test_the_last_stretch_of_rwalk_counts_though_it_is_not_over(steps: int) -> None:
+    """Stretches of three steps; what is left over at the end of a task makes one more, and none where nothing is left."""
+    every, eta, alpha, xi = 3, 0.5, 0.5, 0.5
+    method, net, start = RWalk(lam=1.0, alpha=alpha, xi=xi, every=every), linear(), t(0, 0, 0, 0)
+    gradients = [t(1, -2, 0, 0.5 * i) for i in range(steps)]
+    theta, state = steps_by_hand(method, method.start(net, start), start, gradients, eta)
+    fisher, score, anchor, at = t(0, 0, 0, 0), t(0, 0, 0, 0), start, start
+    for i in range(0, steps, every):
+        fall = t(0, 0, 0, 0)
+        for g in gradients[i : i + every]:
+            fisher, fall, at = alpha * g.square() + (1 - alpha) * fisher, fall + eta * g.square(), at - eta * g
+        score, anchor = score + fall / (fisher * (at - anchor).square() / 2 + xi), at
+    torch.testing.assert_close(theta, at)
+    assert score.max() > 0
+    after = method.after_task(net, theta, state, task(0), torch.Generator())
+    torch.testing.assert_close(after["omega"], fisher / fisher.max() + score / score.max())
+    torch.testing.assert_close(after["score"], score)
+
+
+def test_rwalk_over_tasks_shorter_than_a_stretch_protects_by_its_path(digits: Data) -> None:
+    """With 4 steps a task and stretches of 1000, the score is that of the whole task and not zero everywhere."""
+    states: list[State] = []
+
+    class Spy(RWalk):
+        def after_task(self, net, theta, state, task, rng):  # type: ignore[no-untyped-def]
+            states.append(super().after_task(net, theta, state, task, rng))
+            return states[-1]
+
+    scenario = split(digits, 5, kind="task").first(2)
+    run(scenario, Spy(lam=1.0, every=1000), net=small(scenario), steps=4, **QUICK)
+    for state in states:
+        assert state["score"].max() > 0 and float(state["omega"].max()) > 1, "neither part alone is above 1"
 
 
 def task(index: int):  # type: ignore[no-untyped-def]
@@ -255,7 +296,10 @@ def test_stacked_is_what_each_run_is_alone(digits: Data, method: Method, kind: s
         assert alone.memory_bytes[0] == together.memory_bytes[i]
 
 
-@pytest.mark.parametrize("method", [L2(), SI(), MAS(), MAS(form="local"), MAS(form="outputs"), RWalk()], ids=lambda m: m.label)
+NO_LABELS = [L2(lam=1.0), EWC(lam=1.0), SI(lam=1.0), RWalk(lam=1.0), *(MAS(lam=1.0, form=f) for f in ("norm", "local", "outputs"))]
+
+
+@pytest.mark.parametrize("method", NO_LABELS, ids=lambda m: m.label)
 def test_springs_without_labels_learn_to_reconstruct(digits: Data, method: Method, error_rise: float) -> None:
     """A spring without end of strength keeps what it knows about: task 1 is reconstructed as well as when it was new."""
     held = reconstruct(digits, replace(method, lam=1e9))
@@ -270,20 +314,14 @@ def error_rise(digits: Data) -> float:
 
 def reconstruct(digits: Data, method: Method) -> float:
     """How much the squared error on the first task rises while an autoencoder learns the second."""
-    scenario = replace(split(digits, 5, kind="domain").first(2), loss="reconstruction")
+    scenario = clbook.reconstruct(split(digits, 5, kind="domain").first(2))
     result = run(scenario, method, net=mlp(64, 64, (16,)), steps=300, lr=5e-3, **QUICK)
     return -float(metrics.backward_transfer(result.R)[0])
 
 
-@pytest.mark.parametrize("method", [EWC(), LwF()], ids=lambda m: m.label)
-def test_methods_that_need_labels_say_so_before_training(digits: Data, method: Method) -> None:
-    scenario = replace(split(digits, 5, kind="domain"), loss="reconstruction")
-    with pytest.raises(ValueError, match=f"{method.label} needs labels"):
-        run(scenario, method, steps=1, progress=False)
-
-
 @pytest.mark.parametrize(
-    ("method", "vectors"), [(L2(), 1), (SI(), 2), (MAS(), 2), (EWC(), 2), (RWalk(), 3), (LwF(), 0), (FeatureExtraction(), 0)],
+    ("method", "vectors"), [(L2(lam=1.0), 1), (SI(lam=1.0), 2), (MAS(lam=1.0), 2), (EWC(lam=1.0), 2), (RWalk(lam=1.0), 3), (LwF(), 0),
+     (FeatureExtraction(), 0)],
     ids=lambda m: getattr(m, "label", ""),
 )  # fmt: skip
 def test_memory_is_counted_in_vectors_of_the_length_of_theta(digits: Data, method: Method, vectors: int) -> None:
@@ -309,17 +347,17 @@ def test_springs_forget_less_than_fine_tuning(digits: Data) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "field"),
     [
-        (lambda: SI(lam=-1.0), "-1"), (lambda: SI(xi=0.0), "xi must be positive"),
-        (lambda: MAS(form="l1"), "norm, outputs, local"), (lambda: MAS(source="validation"), "train"),
-        (lambda: MAS(n_samples=0), "at least 1"), (lambda: RWalk(alpha=2.0), "2.0"),
-        (lambda: RWalk(every=0), "every"), (lambda: RWalk(xi=0.0), "xi"),
+        (SI, {"lam": -1.0}), (SI, {"xi": 0.0}), (MAS, {"form": "l1"}), (MAS, {"source": "validation"}), (MAS, {"n_samples": 0}),
+        (MAS, {"n_samples": 2.5}), (MAS, {"only": (-1,)}), (MAS, {"only": 3}), (RWalk, {"alpha": 2.0}), (RWalk, {"every": 0}),
+        (RWalk, {"xi": 0.0}),
     ],
 )  # fmt: skip
-def test_bad_fields_are_refused(make, words: str) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(ValueError, match=words):
-        make()
+def test_bad_fields_are_refused(make: type, field: dict[str, object]) -> None:
+    ((name, value),) = field.items()
+    with refused(rf"{make.__name__}\.{name}.* must be .*, got {re.escape(repr(value))}"):
+        make(**{"lam": 1.0} | field)
 
 
 def test_the_local_form_needs_a_chain_of_layers() -> None:

@@ -15,19 +15,20 @@ from small import clouds, net_for, train
 import clbook
 from clbook import Result, metrics, split
 from clbook.methods import EWC, L2, Finetune
+from clbook.result import ARRAYS
 
 
 @pytest.fixture(scope="module")
 def result() -> Result:
     s = split(clouds(n=48, classes=6), 3, kind="class")
-    return train(s, [EWC(lam=0.5), EWC(lam=2.0), L2(), Finetune()], [4, 9], eval_every=6, keep_thetas=True)
+    return train(s, [EWC(lam=0.5), EWC(lam=2.0), L2(lam=1.0), Finetune()], [4, 9], eval_every=6, keep_thetas=True)
 
 
 def test_runs_are_named_in_the_order_of_the_call(result: Result) -> None:
     assert [(r["method"], r.get("lam"), r["seed"]) for r in result.runs] == [
         (name, lam, seed) for name, lam in (("EWC", 0.5), ("EWC", 2.0), ("L2", 1.0), ("Finetune", None)) for seed in (4, 9)
     ]
-    assert result.runs[0]["consolidation"] == "separate" and result.names == ["0/1", "2/3", "4/5"]
+    assert result.runs[0]["carry"] == "separate" and result.names == ["0/1", "2/3", "4/5"]
 
 
 def test_pick(result: Result) -> None:
@@ -71,7 +72,7 @@ def test_save_and_load(result: Result, tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == ["lam-0.5.json", "lam-0.5.npz"]
     for path in (tmp_path / "deep" / "lam-0.5", str(tmp_path / "deep" / "lam-0.5.npz"), tmp_path / "deep" / "lam-0.5.json"):
         back = Result.load(path)
-        for name in ("R", "curve", "curve_steps", "memory_bytes", "seconds"):
+        for name in ARRAYS:
             assert np.array_equal(getattr(back, name), getattr(result, name), equal_nan=True)
         assert (back.runs, back.names, back.info) == (result.runs, result.names, result.info)
     assert back.summary().equals(result.summary()) and back.frame().equals(result.frame())
@@ -90,11 +91,11 @@ def test_files_hold_no_code(result: Result, tmp_path: Path) -> None:
 def test_provenance(result: Result) -> None:
     info = result.info
     assert info["training"] == {
-        "epochs": None, "steps": 12, "batch_size": 8, "optimizer": "adam", "lr": 1e-3, "keep_optimizer": False, "decay": False,
+        "epochs": None, "steps": 12, "batch_size": 8, "optimizer": "adam", "lr": 1e-3, "keep_optimizer": False, "lr_decay": False,
         "eval_every": 6, "eval_samples": None, "future": False, "on_divergence": "raise",
     }  # fmt: skip
-    assert info["scenario"] == {"data": "clouds", "kind": "class", "tasks": 3, "training samples": 48}
-    assert info["n_params"] == net_for(split(clouds(classes=6), 3)).n_params and info["dtype"] == "float64"
+    assert info["scenario"] == {"data": "clouds", "kind": "class", "score": "accuracy", "tasks": 3, "training samples": 48}
+    assert result.n_params.tolist() == [net_for(split(clouds(classes=6), 3)).n_params] * 8 and info["dtype"] == "float64"
     assert info["versions"]["torch"] == torch.__version__ and info["versions"]["clbook"] == clbook.__version__
     assert info["device"].startswith(("cpu (", "NVIDIA", "mps (")) and info["seconds"] >= 0
     assert info["commit"] is None or re.fullmatch(r"[0-9a-f]{12}(-dirty)?", info["commit"]) or "-g" in info["commit"]
@@ -103,7 +104,7 @@ def test_provenance(result: Result) -> None:
 
 def test_a_diverged_run_shows_in_the_summary_and_not_in_the_frame() -> None:
     s = split(clouds(n=48, classes=6), 3, kind="class")
-    methods = [L2(lam=1.0, step="explicit"), L2(lam=1e9, step="explicit")]
+    methods = [L2(lam=1.0, pull="explicit"), L2(lam=1e9, pull="explicit")]
     result = train(s, methods, optimizer="sgd", lr=0.1, steps=60, on_divergence="nan")
     assert np.isnan(result.summary().accuracy).tolist() == [False, True]
     assert len(result.frame()) == 6 + 1

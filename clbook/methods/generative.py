@@ -66,12 +66,12 @@ class DGR(Method):
     hidden: Count = 400
 
     def __post_init__(self) -> None:
+        given = f"temperature={self.temperature!r} and t_squared={self.t_squared!r}"
         super().__post_init__()
+        if not self.distill and (self.temperature is not None or self.t_squared):
+            raise InputError(f"DGR.temperature and DGR.t_squared belong to distill=True, got {given} without it")
         if self.distill and self.temperature is None:
             vars(self)["temperature"] = 2.0
-        if not self.distill and (self.temperature is not None or self.t_squared):
-            given = f"temperature={self.temperature!r} and t_squared={self.t_squared!r}"
-            raise InputError(f"DGR.temperature and DGR.t_squared belong to distill=True, got {given} without it")
 
     @property
     def label(self) -> str:
