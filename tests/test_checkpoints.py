@@ -178,7 +178,7 @@ def test_only_what_is_left_is_trained(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(loop, "batches", watched)
     first = train(stream(), methods, checkpoint=tmp_path, **SIZES)
-    assert trained == [1, 2] + [0, 1, 2]  # the rest of L2, and all of Finetune
+    assert trained == [1, 2, 0, 1, 2]  # the rest of L2, and all of Finetune
     identical(train(stream(), methods, checkpoint=tmp_path, **SIZES), first)
     assert len(trained) == 5  # a finished run is read and not trained
 
@@ -281,7 +281,9 @@ def test_where_the_newest_file_is_harmed_the_one_before_it_is_used(
     HARM[harm](tmp_path / f"group-0-000000018.{part}")
     trained: list[int] = []
     cut_batches = loop.batches
-    monkeypatch.setattr(loop, "batches", lambda scenario, task, *args: trained.append(task.index) or cut_batches(scenario, task, *args))
+    monkeypatch.setattr(
+        loop, "batches", lambda scenario, task, *args: trained.append(task.index) or cut_batches(scenario, task, *args)
+    )
     identical(train(stream(), EWC(lam=3.0), checkpoint=tmp_path, **SIZES), whole)
     assert trained == [2]
     said = capsys.readouterr().out

@@ -87,7 +87,11 @@ def test_a_readers_own_method_is_checked_by_its_types() -> None:
         maybe: float | None = None
         word: str = "a"
 
-    assert Mine(rate=2).hyper == {"rate": 2.0, "plain": 1.0} and Mine(maybe=3).hyper == {"rate": 0.5, "plain": 1.0, "maybe": 3.0}
+    assert Mine(rate=2).hyper == {"rate": 2.0, "plain": 1.0} and Mine(maybe=3).hyper == {
+        "rate": 0.5,
+        "plain": 1.0,
+        "maybe": 3.0,
+    }
     for name, value in (("rate", -1), ("plain", "x"), ("maybe", "x"), ("word", 3)):
         with refused(rf"Mine\.{name} must be .*, got {value!r}"):
             Mine(**{name: value})
@@ -157,9 +161,12 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 }  # fmt: skip
 ARGUMENTS = [(call, name) for call, (_, arguments) in CALLS.items() for name in arguments]
 TENSORS = [
-    torch.zeros(5, dtype=torch.int64), torch.zeros(5, dtype=torch.bool), torch.zeros(5), torch.full((5,), 77), torch.full((5,), -1), torch.zeros(5, 6), torch.zeros(5, 7),
-    torch.zeros(0, 6), torch.zeros(5, 6).double(), torch.zeros(5, 6).int(), torch.zeros(5, 2, 3), torch.ones(3, dtype=torch.bool),
-    torch.zeros(4, dtype=torch.bool), THETA.double(), THETA[:-1], THETA[:, None], THETA + torch.nan, torch.zeros(()), torch.tensor(True),
+    torch.zeros(5, dtype=torch.int64), torch.zeros(5, dtype=torch.bool), torch.zeros(5), torch.full((5,), 77),
+    torch.full((5,), -1), torch.zeros(5, 6), torch.zeros(5, 7),
+    torch.zeros(0, 6), torch.zeros(5, 6).double(), torch.zeros(5, 6).int(), torch.zeros(5, 2, 3),
+    torch.ones(3, dtype=torch.bool),
+    torch.zeros(4, dtype=torch.bool), THETA.double(), THETA[:-1], THETA[:, None], THETA + torch.nan, torch.zeros(()),
+    torch.tensor(True),
 ]  # fmt: skip
 
 
@@ -168,7 +175,12 @@ def tried(call: str, name: str, value: Any) -> None:
     if (isinstance(value, float) and value > 1e6) or (isinstance(value, int) and 100 < value < 2**63):
         return  # allowed, and too much for the memory of a computer
     error = met(lambda: function(**arguments | {name: value}))
-    named = (name, name.rstrip("s"), "data set", *{"name": ("preset",), "factory": ("network",), "x": ("y must",), "y": ("label",)}.get(name, ()))
+    named = (
+        name,
+        name.rstrip("s"),
+        "data set",
+        *{"name": ("preset",), "factory": ("network",), "x": ("y must",), "y": ("label",)}.get(name, ()),
+    )
     assert error is None or any(n in error for n in named), f"{error!r} does not say {name!r}"
     if error is not None and isinstance(value, str | int | float | list | tuple):
         assert quoted(value, error) or (isinstance(value, list | tuple) and any(c in error for c in "0123456789")), error

@@ -157,7 +157,12 @@ def test_a_readers_own_class_counts_as_it_is_written(change: tuple[str, str]) ->
 
 
 @pytest.mark.parametrize(
-    "change", [('"""What it is for."""', '"""Something."""'), ('"""Stiff."""', '"""Stiffer."""'), ("    keeps", "    # a word\n\n    keeps")]
+    "change",
+    [
+        ('"""What it is for."""', '"""Something."""'),
+        ('"""Stiff."""', '"""Stiffer."""'),
+        ("    keeps", "    # a word\n\n    keeps"),
+    ],
 )
 def test_and_not_as_it_is_described(change: tuple[str, str]) -> None:
     assert code.digest(mine(*change)) == code.digest(mine())

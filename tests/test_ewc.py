@@ -163,7 +163,8 @@ def test_what_the_error_says(stacked: bool) -> None:
         train(stream(), methods, [5], optimizer="sgd", lr=0.05, steps=60, dtype=torch.float32)
     text = str(error.value)
     for part in (
-        "L2(lam=40000.0, pull='explicit', carry='newest', gamma=None) with seed 5", "step 26 of task 1 (permutation 1)", "lr = 0.05", "lambda = 40000",
+        "L2(lam=40000.0, pull='explicit', carry='newest', gamma=None) with seed 5", "step 26 of task 1 (permutation 1)",
+        "lr = 0.05", "lambda = 40000",
         "eta*lambda*max(Omega) = 2e+03", "less than 2", 'pull="implicit"',
     ):  # fmt: skip
         assert part in text

@@ -48,8 +48,8 @@ lam = [1.0, 100.0]
 """
 WORDS = st.sampled_from(
     "run reproduce list sweep --help --scenario permuted split rotated --tasks 2 -1 0 1e9 --kind task domain class --method "
-    "ewc mas finetune nothing --lam 10 nan inf --lr 0 1e-3 -5 --seeds --steps 1 --epochs --dataset digits mnist2 --hidden 3 --out "
-    "--device cuda:9 cpu tpu --preset quick huge --optimizer sgd rmsprop --eval-every --quiet --batch-size".split()
+    "ewc mas finetune nothing --lam 10 nan inf --lr 0 1e-3 -5 --seeds --steps 1 --epochs --dataset digits mnist2 --hidden 3 "
+    "--out --device cuda:9 cpu tpu --preset quick huge --optimizer sgd rmsprop --eval-every --quiet --batch-size".split()
 )
 
 

@@ -100,7 +100,10 @@ def test_one_sample_loop(kind: str, how: str) -> None:
     net, theta, x, y = problem((6, 3), n=11)
     mask = torch.tensor([True, True, False, True])
     y = torch.where(y == 2, 0, y)
-    close(fisher(net, theta, x, y, mask=mask, estimator=kind, algorithm=how, batch_size=4), by_loop(kind, net, theta, x, y, mask, 4))
+    close(
+        fisher(net, theta, x, y, mask=mask, estimator=kind, algorithm=how, batch_size=4),
+        by_loop(kind, net, theta, x, y, mask, 4),
+    )
 
 
 @pytest.mark.parametrize("kind", ["exact", "empirical", "batched"])
@@ -209,7 +212,10 @@ def test_batched_is_about_one_bth_of_the_empirical(batch: int) -> None:
     """Labels drawn from the model make the gradients of different samples uncorrelated with mean zero: then it is 1/B."""
     net, theta, x, _ = problem(n=12000)
     y = torch.multinomial(net(theta, x).softmax(1), 1, generator=torch.Generator().manual_seed(1)).squeeze(1)
-    ratio = fisher(net, theta, x, y, estimator="batched", batch_size=batch).sum() / fisher(net, theta, x, y, estimator="empirical").sum()
+    ratio = (
+        fisher(net, theta, x, y, estimator="batched", batch_size=batch).sum()
+        / fisher(net, theta, x, y, estimator="empirical").sum()
+    )
     assert float(ratio) * batch == pytest.approx(1, abs=0.1)
 
 
@@ -292,13 +298,17 @@ def test_bad_input() -> None:
     net, theta, x, y = problem((3,))
     only = torch.tensor([True, True, False, False])
     for error, call in {
-        "estimator must be 'exact', 'sampled', 'empirical' or 'batched', got 'true'": lambda: fisher(net, theta, x, estimator="true"),
+        "estimator must be 'exact', 'sampled', 'empirical' or 'batched', got 'true'": lambda: fisher(
+            net, theta, x, estimator="true"
+        ),
         "algorithm must be 'auto', 'definition' or 'outer', got 'fast'": lambda: fisher(net, theta, x, algorithm="fast"),
         "at least one sample, got none": lambda: fisher(net, theta, x[:0]),
         "the empirical Fisher needs the targets y": lambda: fisher(net, theta, x, estimator="empirical"),
         "the batched Fisher needs the targets y": lambda: fisher(net, theta, x, estimator="batched"),
         "give it rng": lambda: fisher(net, theta, x, estimator="sampled"),
-        "batch_size must be greater than or equal to 1, got 0": lambda: fisher(net, theta, x, y, estimator="batched", batch_size=0),
+        "batch_size must be greater than or equal to 1, got 0": lambda: fisher(
+            net, theta, x, y, estimator="batched", batch_size=0
+        ),
         r"label [23] is not among .* mask, \[0, 1\]": lambda: fisher(net, theta, x, y, mask=only, estimator="empirical"),
         "x must hold at least one sample": lambda: mas_importance(net, theta, x[:0]),
         "algorithm must be .*, got 'fast'": lambda: mas_importance(net, theta, x, algorithm="fast"),

@@ -99,7 +99,10 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
         r"the network was told Gaussian\(sigma=2\.0\), and the scenario says Categorical",
         {"net": lambda: clbook.mlp(6, 6).told(clbook.Gaussian(2.0))},
     ),
-    "MAS: no such class": (r"MAS\.only names \[99\], and the outputs of these tasks are 0\.\.5", {"methods": lambda: MAS(1.0, only=(99,))}),
+    "MAS: no such class": (
+        r"MAS\.only names \[99\], and the outputs of these tasks are 0\.\.5",
+        {"methods": lambda: MAS(1.0, only=(99,))},
+    ),
 }
 
 
@@ -148,7 +151,8 @@ def test_classes_in_a_list_are_classes_in_a_tuple() -> None:
 # anything at all ---------------------------------------------------------------------------------------------------------
 
 ARGUMENTS = [
-    "scenario", "methods", "seeds", "net", "keep_thetas", "device", "dtype", "chunk", "checkpoint", "progress", "epochs", "steps",
+    "scenario", "methods", "seeds", "net", "keep_thetas", "device", "dtype", "chunk", "checkpoint", "progress", "epochs",
+    "steps",
     "batch_size", "optimizer", "lr", "keep_optimizer", "lr_decay", "eval_every", "eval_samples", "future", "on_divergence",
 ]  # fmt: skip
 
@@ -158,7 +162,15 @@ def test_the_fuzz_below_knows_every_argument() -> None:
     assert set(ARGUMENTS) == run | set(inspect.signature(clbook.Training).parameters)
 
 
-GOOD = {"methods": Finetune(), "seeds": 1, "steps": 1, "batch_size": 2, "progress": False, "device": "cpu", "on_divergence": "nan"}
+GOOD = {
+    "methods": Finetune(),
+    "seeds": 1,
+    "steps": 1,
+    "batch_size": 2,
+    "progress": False,
+    "device": "cpu",
+    "on_divergence": "nan",
+}
 S, NET = stream().first(2), net_for(stream(), (3,))
 
 

@@ -134,7 +134,8 @@ def test_every_algorithm_gives_the_same_for_real_outputs(estimator: str) -> None
     theta = net.init(0).double()
     more = {"estimator": estimator, "batch_size": 4}
     found = [
-        fisher(net, theta, x, y, algorithm=a, rng=torch.Generator().manual_seed(3), **more) for a in ("outer", "definition", "auto")
+        fisher(net, theta, x, y, algorithm=a, rng=torch.Generator().manual_seed(3), **more)
+        for a in ("outer", "definition", "auto")
     ]
     close(found[0], found[1])
     close(found[0], found[2])

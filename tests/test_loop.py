@@ -114,7 +114,9 @@ def test_a_gpu_takes_what_a_third_of_its_memory_holds(monkeypatch: pytest.Monkey
     sizes = [fits(net, batch, torch.device("cuda")) for batch in (128, 4000)]
     assert sizes[0] > sizes[1] >= 1  # a larger batch takes more memory a run
     for batch, n in zip((2000, 4000), sizes, strict=True):
-        run_bytes = 4 * (12 * net.n_params + 8 * batch * 64)  # theta, Adam, state and gradients; a batch through the widest layer
+        run_bytes = 4 * (
+            12 * net.n_params + 8 * batch * 64
+        )  # theta, Adam, state and gradients; a batch through the widest layer
         assert n * run_bytes <= free / 3 < (n + 1) * run_bytes
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, free))
     assert fits(net, 128, torch.device("cuda")) == 1

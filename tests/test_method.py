@@ -183,7 +183,11 @@ def test_what_a_spring_remembers_does_not_grow() -> None:
     net = net_for(s)
     theta = net.init(0)
     online = EWC(lam=1.0, n_samples=5, carry="online", gamma=0.9)
-    for m, vectors_kept in ((L2(lam=1.0), 1), (EWC(lam=1.0, n_samples=5), 2), (online, 2)):  # theta*, and Omega where it is not all ones
+    for m, vectors_kept in (
+        (L2(lam=1.0), 1),
+        (EWC(lam=1.0, n_samples=5), 2),
+        (online, 2),
+    ):  # theta*, and Omega where it is not all ones
         state = m.start(net, theta)
         for _ in range(3):
             assert m.memory_bytes(state, s) == vectors_kept * net.n_params * 4

@@ -254,9 +254,11 @@ def test_a_block_is_torchs_own_encoder_layer() -> None:
     p = net.unflatten(theta)
     plain = nn.TransformerEncoderLayer(8, 2, 32, dropout=0.0, activation="gelu", batch_first=True, norm_first=True).double()
     places = {
-        "self_attn.in_proj_weight": "qkv.weight", "self_attn.in_proj_bias": "qkv.bias", "self_attn.out_proj.weight": "out.weight",
+        "self_attn.in_proj_weight": "qkv.weight", "self_attn.in_proj_bias": "qkv.bias",
+        "self_attn.out_proj.weight": "out.weight",
         "self_attn.out_proj.bias": "out.bias", "linear1.weight": "up.weight", "linear1.bias": "up.bias",
-        "linear2.weight": "down.weight", "linear2.bias": "down.bias", "norm1.weight": "norm_1.weight", "norm1.bias": "norm_1.bias",
+        "linear2.weight": "down.weight", "linear2.bias": "down.bias", "norm1.weight": "norm_1.weight",
+        "norm1.bias": "norm_1.bias",
         "norm2.weight": "norm_2.weight", "norm2.bias": "norm_2.bias",
     }  # fmt: skip
     plain.load_state_dict({name: p[f"blocks.0.{ours}"] for name, ours in places.items()})

@@ -127,7 +127,9 @@ def local_importance_of_linear(theta: Tensor, x: Tensor) -> Tensor:
 def test_mas_by_outer_product_is_the_definition(per_output: bool) -> None:
     net, x = mlp(5, 4, (7, 6)), torch.randn(9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     theta, mask = net.init(0).double(), torch.tensor([True, False, True, True])
-    by = {how: mas_importance(net, theta, x, mask=mask, algorithm=how, per_output=per_output) for how in ("outer", "definition")}
+    by = {
+        how: mas_importance(net, theta, x, mask=mask, algorithm=how, per_output=per_output) for how in ("outer", "definition")
+    }
     torch.testing.assert_close(by["outer"], by["definition"])
     assert by["outer"].min() >= 0 and by["outer"].max() > 0
 
@@ -296,7 +298,13 @@ def test_stacked_is_what_each_run_is_alone(digits: Data, method: Method, kind: s
         assert alone.memory_bytes[0] == together.memory_bytes[i]
 
 
-NO_LABELS = [L2(lam=1.0), EWC(lam=1.0), SI(lam=1.0), RWalk(lam=1.0), *(MAS(lam=1.0, form=f) for f in ("norm", "local", "outputs"))]
+NO_LABELS = [
+    L2(lam=1.0),
+    EWC(lam=1.0),
+    SI(lam=1.0),
+    RWalk(lam=1.0),
+    *(MAS(lam=1.0, form=f) for f in ("norm", "local", "outputs")),
+]
 
 
 @pytest.mark.parametrize("method", NO_LABELS, ids=lambda m: m.label)
@@ -320,7 +328,8 @@ def reconstruct(digits: Data, method: Method) -> float:
 
 
 @pytest.mark.parametrize(
-    ("method", "vectors"), [(L2(lam=1.0), 1), (SI(lam=1.0), 2), (MAS(lam=1.0), 2), (EWC(lam=1.0), 2), (RWalk(lam=1.0), 3), (LwF(), 0),
+    ("method", "vectors"),
+    [(L2(lam=1.0), 1), (SI(lam=1.0), 2), (MAS(lam=1.0), 2), (EWC(lam=1.0), 2), (RWalk(lam=1.0), 3), (LwF(), 0),
      (FeatureExtraction(), 0)],
     ids=lambda m: getattr(m, "label", ""),
 )  # fmt: skip

@@ -91,7 +91,8 @@ def test_files_hold_no_code(result: Result, tmp_path: Path) -> None:
 def test_provenance(result: Result) -> None:
     info = result.info
     assert info["training"] == {
-        "epochs": None, "steps": 12, "batch_size": 8, "optimizer": "adam", "lr": 1e-3, "keep_optimizer": False, "lr_decay": False,
+        "epochs": None, "steps": 12, "batch_size": 8, "optimizer": "adam", "lr": 1e-3, "keep_optimizer": False,
+        "lr_decay": False,
         "eval_every": 6, "eval_samples": None, "future": False, "on_divergence": "raise",
     }  # fmt: skip
     assert info["scenario"] == {"data": "clouds", "kind": "class", "score": "accuracy", "tasks": 3, "training samples": 48}

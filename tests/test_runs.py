@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -265,6 +266,6 @@ def test_the_hooks_see_the_step_that_was_made() -> None:
     train(stream(), Watched(), optimizer="sgd", lr=0.3, steps=4, lr_decay=True)
     assert len(seen) == 12 and [float(u.done) for _, u in seen] == [0.25, 0.5, 0.75, 1.0] * 3
     assert [float(u.eta) for _, u in seen[:4]] == pytest.approx([0.3, 0.225, 0.15, 0.075])
-    for (theta, u), (after, v) in zip(seen[:-1], seen[1:], strict=True):
+    for (theta, u), (after, v) in itertools.pairwise(seen):
         torch.testing.assert_close(theta, u.before - u.eta * u.direction)
         assert torch.equal(v.before, theta) and not torch.equal(after, theta)

@@ -86,11 +86,15 @@ def test_joint_training_in_the_class_scenario_sees_all_outputs_from_the_start() 
 
 
 def test_a_generator_depends_on_its_seed_its_purpose_and_its_task() -> None:
-    names = [(seed, purpose, task) for seed in (0, 1, -1, 7, 2**40) for purpose in ("order", "dropout", "method") for task in (0, 1)]
+    names = [
+        (seed, purpose, task) for seed in (0, 1, -1, 7, 2**40) for purpose in ("order", "dropout", "method") for task in (0, 1)
+    ]
     first = {name: tuple(torch.rand(4, generator=generator(*name)).tolist()) for name in names}
     assert len(set(first.values())) == len(names)
     assert all(tuple(torch.rand(4, generator=generator(*name)).tolist()) == values for name, values in first.items())
-    assert not any(tuple(torch.rand(4, generator=torch.Generator().manual_seed(seed)).tolist()) in first.values() for seed in (0, 1, 7))
+    assert not any(
+        tuple(torch.rand(4, generator=torch.Generator().manual_seed(seed)).tolist()) in first.values() for seed in (0, 1, 7)
+    )
 
 
 def test_the_order_of_the_data_does_not_come_from_the_generator_that_drew_theta() -> None:

@@ -57,8 +57,13 @@ def test_what_was_written_comes_back(path: Path) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    values=arrays(st.sampled_from([np.float32, np.float64, np.int64, np.bool_, np.uint8]), array_shapes(min_dims=0, min_side=0, max_dims=3)),
-    words=st.dictionaries(st.text(max_size=5), st.one_of(st.text(), st.integers(-(2**60), 2**60), st.booleans(), st.none()), max_size=4),
+    values=arrays(
+        st.sampled_from([np.float32, np.float64, np.int64, np.bool_, np.uint8]),
+        array_shapes(min_dims=0, min_side=0, max_dims=3),
+    ),
+    words=st.dictionaries(
+        st.text(max_size=5), st.one_of(st.text(), st.integers(-(2**60), 2**60), st.booleans(), st.none()), max_size=4
+    ),
 )
 def test_any_array_and_any_words(values: np.ndarray, words: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("any") / "x"
