@@ -52,6 +52,14 @@ def headings(notebook: nbformat.NotebookNode) -> list[tuple[int, str]]:
     return found
 
 
+def test_opens_with_goals_prerequisites_and_running_time(notebook: nbformat.NotebookNode) -> None:
+    first = notebook.cells[0]
+    assert first.cell_type == "markdown" and first.source.startswith("# ")
+    assert len(re.findall(r"^[*-] ", first.source, flags=re.M)) >= 3, "at least three things that one can do afterwards"
+    assert re.search(r"\*\*(Before|You need)", first.source), "what comes before"
+    assert re.search(r"\*\*Running time:\*\* [^.]*\b(minutes?|seconds)\b[^.]*`book`", first.source), "how long it takes"
+
+
 def test_is_a_valid_notebook_with_clean_metadata(notebook: nbformat.NotebookNode) -> None:
     nbformat.validate(notebook)
     assert (notebook.nbformat, notebook.nbformat_minor) >= (4, 5), "cells need ids"
