@@ -63,7 +63,8 @@ def check_fields(instance: Any) -> None:
 def check(value: Any, allowed: Any, name: str) -> Any:
     """The value as the type `allowed` has it. Raises InputError that names it, quotes it and says what is allowed."""
     adapter = _adapter(allowed)
-    if isinstance(value, list) or (isinstance(value, np.ndarray) and value.ndim):  # where a tuple is meant, as in MAS(only=[0, 1])
+    # where a tuple is meant, as in MAS(only=[0, 1])
+    if isinstance(value, list) or (isinstance(value, np.ndarray) and value.ndim):
         with contextlib.suppress(ValidationError):
             return adapter.validate_python(tuple(value.tolist() if isinstance(value, np.ndarray) else value), strict=True)
     try:

@@ -19,7 +19,8 @@ MEETING = re.compile("missing .*required .*argument|got an unexpected keyword ar
 
 OBJECTS: list[Any] = [
     None, object(), Finetune, Finetune(), clouds(), torch.tensor(2), torch.tensor(0.5), torch.zeros(3), torch.tensor([1, 2]),
-    torch.zeros(0), torch.ones(2, 2), np.zeros(2), np.array(2.0), np.array(["auto", "x"]), nn.Linear(2, 2), nn.Linear, lambda: 3, len,
+    torch.zeros(0), torch.ones(2, 2), np.zeros(2), np.array(2.0), np.array(["auto", "x"]), nn.Linear(2, 2), nn.Linear,
+    lambda: 3, len,
     torch.float16,
     torch.int64, torch.float32, b"ab", range(3), {1: 2}, {"a": None}, {3}, iter([1]), Ellipsis, type, InputError("x"), Net,
     [], (), [None], ["x"], [0, 1], (1, 2), (0.5, 0.5), [2.5], [True], [-1], [10**30], [[1]], "", "x", "auto", "cpu",
