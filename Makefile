@@ -31,8 +31,8 @@ lint: $(INSTALLED)  ## the checks of style and of types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-fuzz: $(INSTALLED)  ## ten thousand damaged files and odd command lines for whatever reads one
-	CLBOOK_FUZZ=10000 CLBOOK_PRESET=quick $(BIN)/pytest tests/test_fuzz.py
+fuzz: $(INSTALLED)  ## ten thousand damaged files and odd command lines, fifty killed runs
+	CLBOOK_FUZZ=10000 CLBOOK_KILLS=50 CLBOOK_PRESET=quick $(BIN)/pytest tests/test_fuzz.py tests/test_kill.py
 
 benchmark: $(INSTALLED)  ## time the package beside Avalanche, in turns; writes benchmarks/results.json
 	@test -x .venv-avalanche/bin/python || $(BIN)/python -m venv .venv-avalanche
