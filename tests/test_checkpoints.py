@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from catalogue import stream as stream_for
 from small import clouds, net_for, refused, train
 from torch import Tensor
 
-from clbook import Method, Result, Scenario, Spring, checkpoints, evaluate, loop, permuted, split
+from clbook import Method, Net, Result, Scenario, Spring, checkpoints, evaluate, loop, permuted, split
 from clbook.methods import EWC, L2, Finetune
 from clbook.scenarios import Batch
 
@@ -223,6 +223,33 @@ def test_a_checkpoint_of_other_runs_is_refused(case: str, tmp_path: Path) -> Non
     with refused(rf"group-0-000000018\.json belongs to other runs: {message}.* there and .* here\. Delete the file"):
         train(**call | {k: v() if callable(v) else v for k, v in change.items()})
     assert {name: (tmp_path / name).read_bytes() for name in written(tmp_path)} == before
+
+
+def forward(words: str) -> type[torch.nn.Module]:
+    """A network of a reader's own, of the same layers whatever its forward pass is."""
+    scope: dict[str, Any] = {"nn": torch.nn, "__name__": "notebook"}
+    exec(
+        "class Mine(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.a, self.b = nn.Linear(6, 5), nn.Linear(5, 6)\n"
+        f"    def forward(self, x):\n        return self.b(self.a(x).{words}())\n",
+        scope,
+    )
+    return scope["Mine"]
+
+
+def test_another_forward_pass_is_another_network(tmp_path: Path) -> None:
+    old, new = forward("relu"), forward("tanh")
+    train(stream(), Finetune(), net=Net(old), checkpoint=tmp_path, **SIZES)
+    with refused("network is"):
+        train(stream(), Finetune(), net=Net(new), checkpoint=tmp_path, **SIZES)
+
+
+def test_another_view_is_another_scenario(tmp_path: Path) -> None:
+    shown = lambda view: replace(permuted(clouds(), 2), view=view)  # noqa: E731
+    train(shown(lambda x, task: x * 2), Finetune(), checkpoint=tmp_path)
+    with refused("scenario is"):
+        train(shown(lambda x, task: x * 3), Finetune(), checkpoint=tmp_path)
+    train(shown(lambda x, task: x * 2), Finetune(), checkpoint=tmp_path)  # the same written anew
 
 
 def test_other_permutations_are_another_scenario(tmp_path: Path) -> None:

@@ -179,6 +179,10 @@ def test_stacked_equals_alone(digits: Data) -> None:
 def test_bad_input(digits: Data) -> None:
     with refused("DGR's generator draws .* between 0 and 1"):
         run(split(replace(digits, x=digits.x * 2 - 1)), DGR(), steps=1, progress=False)
+    assert DGR(distill=True).temperature == 2.0 and DGR().temperature is None
+    for field in ({"temperature": 3.0}, {"t_squared": True}):
+        with refused(r"DGR\.temperature and DGR\.t_squared belong to distill=True"):
+            DGR(**field)
     for name, value in (("temperature", 0.0), ("lam", -1.0), ("z", 0), ("hidden", 2.5), ("distill", 1)):
         with refused(rf"DGR\.{name} must be .*, got {value}"):
             DGR(**{name: value})

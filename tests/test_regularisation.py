@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import clbook
 from clbook import Data, Net, load, mas_importance, metrics, mlp, permuted, run, split
 from clbook.method import Method, State, Update
-from clbook.methods import EWC, L2, MAS, SI, FeatureExtraction, Finetune, LwF, RWalk
+from clbook.methods import EWC, IMM, L2, MAS, SI, FeatureExtraction, Finetune, LwF, RWalk
 from clbook.methods.mas import local_importance
 from clbook.methods.rwalk import unit
 from clbook.scenarios import Scenario
@@ -367,6 +367,14 @@ def test_bad_fields_are_refused(make: type, field: dict[str, object]) -> None:
     ((name, value),) = field.items()
     with refused(rf"{make.__name__}\.{name}.* must be .*, got {re.escape(repr(value))}"):
         make(**{"lam": 1.0} | field)
+
+
+def test_ways_to_carry_a_spring_that_do_not_go_with_what_it_measures() -> None:
+    """SI's path starts at the latest theta, and what IMM ties theta to is the network before alone."""
+    with refused(r'SI measures the way from the latest theta, so carry must be "latest", "online" or "newest"'):
+        SI(lam=1.0, carry="separate")
+    with refused(r'IMM ties theta to the network before alone: carry must be "newest", got \'latest\''):
+        IMM(carry="latest")
 
 
 def test_the_local_form_needs_a_chain_of_layers() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +110,12 @@ def test_a_diverged_run_shows_in_the_summary_and_not_in_the_frame() -> None:
     result = train(s, methods, optimizer="sgd", lr=0.1, steps=60, on_divergence="nan")
     assert np.isnan(result.summary().accuracy).tolist() == [False, True]
     assert len(result.frame()) == 6 + 1
+
+
+def test_a_score_that_is_no_accuracy_is_not_summed_up_in_percent(tmp_path: Path) -> None:
+    s = replace(split(clouds(n=48, classes=6), 3, kind="class"), likelihood=clbook.Categorical("log_likelihood"))
+    result = train(s, Finetune(), 2)
+    result.save(tmp_path / "r")
+    for table in (result.summary(), Result.load(tmp_path / "r").summary()):
+        assert table.log_likelihood[0] == pytest.approx(metrics.average_accuracy(result.R).mean())
+        assert table.forgetting[0] == pytest.approx(metrics.forgetting(result.R).mean()) and "accuracy" not in table

@@ -11,9 +11,9 @@ import pytest
 import torch
 from catalogue import NAMES, example, other, stream
 from small import net_for, refused, train
-from torch import Tensor
+from torch import Tensor, nn
 
-from clbook import Method, Result, loop
+from clbook import Method, Net, Result, loop
 from clbook.methods import ER, EWC, L2, Finetune
 from clbook.result import PER_RUN
 from clbook.scenarios import Batch
@@ -210,6 +210,41 @@ def test_states_of_different_lengths_are_refused_by_name(make: type[Method], hoo
         stacks = False
 
     same(part(train(stream(), Single(), 5, chunk=5), 3), train(stream(), Finetune(), [3]))
+
+
+class OtherNames(Method):
+    """A state whose names hang on what the run itself drew."""
+
+    keeps = ()
+
+    def after_task(self, net: Any, theta: Tensor, state: Any, task: Any, rng: torch.Generator) -> Any:
+        return {f"seen {int(torch.randint(1000, (), generator=rng))}": theta}
+
+
+def test_states_of_different_names_are_refused_by_name() -> None:
+    with refused(r"OtherNames\.after_task gives the runs different things.*stacks = False"):
+        train(stream(), OtherNames(), 2, chunk=2)
+
+
+class Recurrent(nn.Module):
+    """A layer that PyTorch computes for one theta at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.head = nn.GRU(2, 3, batch_first=True), nn.Linear(3, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.gru(x.unflatten(-1, (3, 2)))[0][..., -1, :])
+
+
+@pytest.mark.parametrize("method", [Finetune(), L2(lam=1.0), ER(size=2)], ids=lambda m: m.label)
+def test_a_network_that_cannot_be_stacked_is_trained_run_by_run(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has to say so; and each run is what it is alone."""
+    sizes = stacks_of(monkeypatch)
+    both = train(stream(), method, 2, net=Net(Recurrent), chunk=2)
+    assert sizes == [1, 1] and not torch.equal(both.theta[0], both.theta[1])
+    for r in range(2):
+        same(part(both, r), train(stream(), method, [r], net=Net(Recurrent)))
 
 
 def test_an_error_of_the_methods_own_is_not_taken_for_one_of_stacking() -> None:
