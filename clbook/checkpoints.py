@@ -64,7 +64,8 @@ class Checkpoint:
             except store.StoreError as error:
                 print(f"clbook: {error} The checkpoint before it is used, if there is one.")
                 continue
-            self._compare(path, text.get("belongs_to", {}), self._belongs_to(record))
+            there = text.get("belongs_to")
+            self._compare(path, there if isinstance(there, dict) else {}, self._belongs_to(record))
             saved = {name: torch.from_numpy(v) for name, v in arrays.items()}
             runs.restore(saved, training)
             record.restore(saved)
