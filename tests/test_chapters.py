@@ -7,11 +7,12 @@ from fractions import Fraction
 
 import pytest
 import torch
+from small import users_meet_it
 from torch import Tensor, nn
 
 import clbook
 from clbook.method import merge, proximal
-from clbook.methods import EWC
+from clbook.methods import L2
 from clbook.net import Net
 
 torch.manual_seed(0)
@@ -87,15 +88,16 @@ def test_the_size_of_the_hessian() -> None:
 # Springs ---------------------------------------------------------------------------------------------------------------
 
 
-def quadratics(consolidation: str, tasks: int, gamma: float = 1.0) -> Tensor:
-    """The weight of each task in theta after all of them: losses (theta - alpha_k)^2 / 2 and EWC with lam = 1."""
-    method = EWC(lam=1.0, consolidation=consolidation, gamma=gamma)
+def quadratics(carry: str, tasks: int, gamma: float | None = None) -> Tensor:
+    """The weight of each task in theta after all of them: losses (theta - alpha_k)^2 / 2, so Omega = 1, and lam = 1."""
+    method = L2(lam=1.0, carry=carry, gamma=gamma)
     alpha = torch.eye(tasks, dtype=torch.float64)
     state = {"omega": torch.zeros(tasks, dtype=torch.float64), "theta_star": torch.zeros(tasks, dtype=torch.float64)}
     theta = torch.zeros(tasks, dtype=torch.float64)
     for k in range(tasks):
         theta = (state["omega"] * state["theta_star"] + alpha[k]) / (state["omega"] + 1)  # the minimum, in each coordinate
-        state = method.consolidate(state, torch.ones(tasks, dtype=torch.float64), theta)
+        with users_meet_it():  # this spring asks neither network nor task
+            state = method.after_task(None, theta, state, None, None)
     return theta
 
 
