@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
+import statistics
 from fractions import Fraction
 
 import pytest
 import torch
+from pages import ROOT
 from small import users_meet_it
 from torch import Tensor, nn
 
@@ -156,3 +159,15 @@ def test_the_best_diagonal() -> None:
     kl = lambda d: sum(float(H[i, i]) / d[i] + math.log(d[i]) for i in range(2)) / 2  # noqa: E731
     assert all(kl((1, 1)) < kl((1 + a, 1 + b)) for a in (-0.3, 0, 0.3) for b in (-0.3, 0, 0.3) if (a, b) != (0, 0))
     assert float(H.inverse()[0, 0]) == pytest.approx(1 / (1 - rho**2))
+
+
+# Many runs ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_speed_is_what_was_measured() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results.json").read_text())["rows"]
+    seconds = {name: statistics.median(row["seconds"]) for name, row in rows.items()}
+    page = (ROOT / "book" / "cluster.md").read_text()
+    for name in ("fine-tuning", "EWC", "MAS", "LwF", "SI", "replay"):
+        theirs, ours = seconds[f"Avalanche: {name}"], seconds[f"clbook: {name}"]
+        assert f"| {name} | {theirs:.1f} | {ours:.1f} | {theirs / ours:.1f} |" in page
