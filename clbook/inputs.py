@@ -72,6 +72,12 @@ def fitting(
     return scenario, net
 
 
+def extended(method: Method, net: Net, scenario: Scenario) -> Net:
+    """The network that the method trains, told what `net` was told. Raises InputError where the method refuses."""
+    found = method.extend(net, scenario)
+    return net if found is net else found.told(scenario.likelihood, net.example)
+
+
 def told(scenario: Scenario, methods: Sequence[Method]) -> None:
     """Raise InputError for a method that must be told the task where the test does not tell it."""
     for m in methods:

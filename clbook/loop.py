@@ -158,14 +158,11 @@ def _groups(
     """Positions of the jobs that can train as one batch, cut into chunks, and the network that each group trains."""
     alike: dict[Any, list[int]] = {}
     for i, (m, _) in enumerate(jobs):
-        fixed = tuple((f.name, getattr(m, f.name)) for f in fields(m) if f.name not in m.hyper)
-        alike.setdefault((type(m), fixed), []).append(i)
+        alike.setdefault(m.fixed, []).append(i)
     groups = []
     for group in alike.values():
         method = jobs[group[0]][0]
-        extended = method.extend(net, scenario)
-        if extended is not net:
-            extended = extended.told(scenario.likelihood, net.example)
+        extended = inputs.extended(method, net, scenario)
         together = method.stacks and extended.stacks
         size = (chunk or fits(extended, training.batch_size, scenario.device)) if together else 1
         groups += [(group[i : i + size], extended) for i in range(0, len(group), size)]

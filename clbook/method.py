@@ -8,7 +8,7 @@ Book: book/ewc, "The springs"; notebooks/03_ewc.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -103,6 +103,11 @@ class Method:
     def hyper(self) -> dict[str, float]:
         """The hyper-parameters: the fields declared as floats, where they are not left out."""
         return {name: value for name in float_fields(type(self)) if (value := getattr(self, name)) is not None}
+
+    @property
+    def fixed(self) -> tuple[Any, ...]:
+        """What methods must share to train as one batch: the class, and every field that is no hyper-parameter."""
+        return type(self), tuple((f.name, getattr(self, f.name)) for f in fields(self) if f.name not in self.hyper)
 
     def bind(self, hyper: dict[str, Any]) -> Method:
         """A copy with other values of the hyper-parameters, tensors allowed."""

@@ -126,10 +126,9 @@ def parts_of(
     inputs.told(scenario, methods)
     alike: dict[Any, list[Method]] = {}
     for m in methods:
-        fixed = tuple((f.name, getattr(m, f.name)) for f in fields(m) if f.name not in m.hyper)
-        alike.setdefault((type(m), fixed), []).append(m)
+        alike.setdefault(m.fixed, []).append(m)
     for group in alike.values():
-        extended = group[0].extend(net, scenario)
+        extended = inputs.extended(group[0], net, scenario)
         most = max(fits(extended, training.batch_size, torch.device("cpu")), 1 if where == "cpu" else ON_A_GPU)
         most = most if group[0].stacks and extended.stacks else 1
         together, wide = max(1, most // len(seeds)), min(most, len(seeds))  # methods and seeds in one part
