@@ -29,7 +29,7 @@ from clbook.store import StoreError, files
 
 __all__ = ["DEPTH", "EXPERIMENTS", "MANY", "THREE", "find", "layer_overlaps", "published", "reproduce", "stored"]
 
-EXPERIMENTS = {e.name: e for e in (*KIRKPATRICK, benchmark.EXPERIMENT)}
+EXPERIMENTS = {e.name: e for e in (*KIRKPATRICK, *benchmark.BENCHMARKS)}
 
 
 def reproduce(
@@ -48,7 +48,7 @@ def reproduce(
     """Compute the named experiment, write OUT/NAME.json, .npz and .png, and print the targets beside ours.
 
     `sizes` replaces those of the preset, `seeds` their number of seeds. `workers` processes of one thread each share the work
-    of the benchmark; the other experiments train one run after the other. Cut short, it goes on from OUT/.work when it is
+    of the benchmarks; the other experiments train one run after the other. Cut short, it goes on from OUT/.work when it is
     called again with the same sizes.
 
     At the presets book and paper everything must come from one commit with no changes beside it, unless `allow_mixed_code`;

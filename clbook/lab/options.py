@@ -80,7 +80,7 @@ class Reproduce:
     seeds: int | None = None
     """Number of seeds (if not given: the preset's)."""
     workers: int = 1
-    """Processes of one thread each that share the work of the benchmark."""
+    """Processes of one thread each that share the work of a benchmark."""
     device: str = "auto"
     """auto, cpu, cuda, mps."""
     allow_mixed_code: bool = False

@@ -11,12 +11,12 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm.auto import tqdm
@@ -59,12 +59,15 @@ def sweep(
     Raises SweepError at the end where parts failed, with the first reason, and InputError for a folder that cannot be used.
     """
     folder = _usable(Path(folder))
-    waiting = [part for part in parts if not _kept(part, folder)]
-    futures: dict[Future[str], Part] = {executor.submit(compute, part, str(folder), device, part.key): part for part in waiting}
+    waiting = [part for part in parts if not kept(part, folder)]
     failed: list[tuple[Part, BaseException]] = []
     with tqdm(total=len(parts), initial=len(parts) - len(waiting), disable=not progress, desc="sweep") as bar:
+        futures: dict[Future[str], Part] = {}
+        for part in waiting:
+            future = executor.submit(compute, part, str(folder), device, part.key)
+            future.add_done_callback(lambda _: bar.update())
+            futures[future] = part
         for future in as_completed(futures):
-            bar.update()
             bar.set_postfix_str(str(futures[future]))
             error = future.exception()
             if isinstance(error, BrokenExecutor):
@@ -79,12 +82,15 @@ def sweep(
 def sweep_here(
     parts: Sequence[Part], folder: str | os.PathLike[str], workers: int = 1, *, device: str = "auto", progress: bool = True
 ) -> None:
-    """`sweep` with processes of this machine, one thread each. A process that dies is replaced and its part taken up again.
+    """`sweep` on this machine, on one thread for each worker: one works here, several are processes that end with this one.
 
-    The processes end with this one, however it ends.
+    A process that dies is replaced and its part taken up again.
     """
     if workers < 1:
         raise InputError(f"workers must be at least 1, got {workers}")
+    if workers == 1:
+        with _one_thread():
+            return sweep(parts, folder, Here(), device=device, progress=progress)
     for attempt in range(TRIES):
         try:
             with pool(workers) as executor:
@@ -92,6 +98,29 @@ def sweep_here(
         except BrokenExecutor:
             if attempt == TRIES - 1:
                 raise SweepError(f"a process died {TRIES} times, perhaps for want of memory; take fewer workers") from None
+
+
+class Here(Executor):
+    """The executor that works in this process."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """The future of f(*args); it is computed at once."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def pool(workers: int) -> ProcessPoolExecutor:
@@ -108,9 +137,9 @@ def compute(part: Part, folder: str, device: str = "auto", key: str = "") -> str
     if key not in ("", part.key):
         raise SweepError("the code is not that with which the sweep began; start it again, with one version everywhere")
     path = Path(folder) / part.key
-    while not _kept(part, Path(folder)):
+    while not kept(part, Path(folder)):
         with claimed(path) as mine:
-            if mine and not _kept(part, Path(folder)):
+            if mine and not kept(part, Path(folder)):
                 part.compute(device).save(path)
         if not mine:
             time.sleep(1.0)
@@ -206,7 +235,7 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _kept(part: Part, folder: Path) -> bool:
+def kept(part: Part, folder: Path) -> bool:
     try:
         return part.load(folder) is not None
     except store.StoreError as error:

@@ -1,0 +1,108 @@
+"""The search for a value on held-out data: a grid that grows until its best value lies inside, and a second look at the top.
+
+A search asks for trials and is told their scores, so whoever runs it may compute the trials where and in whatever order it
+likes. Book: notebooks/08_choosing, "The benchmark".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from math import isclose
+
+from clbook.checks import InputError, Number, check_fields
+
+FLAT = 0.3  # percentage points: a curve that varies by less than this has no top to be found
+MOST = 10  # values that are tried at most
+SEEDS = 2  # at the best value and its neighbours
+
+Trial = tuple[float, int]  # a value and which of the search's seeds
+Scores = dict[float, list[float]]  # the values that were tried, and the score with each seed
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A field that is searched, and where: `start` in ascending order, then by `factor` beyond an end that scores best.
+
+    `own` starts elsewhere where the scenario is of that kind. With `complement` it is 1 - value that grows by the factor, as
+    rates of decay are spaced. Values stay within [least, most]. Raises InputError for fewer than three values to start with.
+    """
+
+    name: str
+    start: tuple[Number, ...]
+    factor: Number = 10.0
+    least: Number = 0.0
+    most: Number = float(10**15)
+    complement: bool = False
+    own: Mapping[str, tuple[Number, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for start in (self.start, *self.own.values()):
+            if len(start) < 3 or list(start) != sorted(set(start)):
+                raise InputError(f"Tuned.start must be three ascending values or more, got {start}")
+
+    def first(self, kind: str = "") -> tuple[float, ...]:
+        """The values that are tried first."""
+        return tuple(self.own.get(kind, self.start))
+
+    def beyond(self, value: float, up: bool) -> float | None:
+        """The next value above or below, or None where there is none."""
+        if self.complement:
+            value = 1 - (1 - value) * (1 / self.factor if up else self.factor)
+        else:
+            value = value * self.factor if up else value / self.factor
+        value = round(value) if isinstance(self.start[0], int) else float(f"{value:.3g}")
+        return value if self.least <= value <= self.most and (value > 0 or self.complement) else None
+
+
+@dataclass
+class Search:
+    """One search and what it found: the scores of every value that was tried, and the best one."""
+
+    tuned: Tuned
+    kind: str = ""
+    scores: Scores = field(default_factory=dict)
+
+    def trials(self) -> Generator[list[Trial], list[float], float]:
+        """Ask for trials, be told their scores (higher is better), and return the best value.
+
+        The grid grows while its best value lies at an end and the curve there is not flat; then the best value and its
+        neighbours get a second seed, and if another value is best now, its neighbours too.
+        """
+        wanted: list[Trial] = [(v, 0) for v in self.tuned.first(self.kind)]
+        while wanted:
+            for (value, _), score in zip(wanted, (yield wanted), strict=True):
+                self.scores.setdefault(value, []).append(score)
+            wanted = self._next()
+        return self.best
+
+    @property
+    def best(self) -> float:
+        """The value with the highest mean score."""
+        return max(self.scores, key=self.mean)
+
+    @property
+    def edge(self) -> bool:
+        """Whether the best value lies at an end of what was tried, on a curve that is not flat."""
+        return self.best in (min(self.scores), max(self.scores)) and not self._flat(list(self.scores))
+
+    def mean(self, value: float) -> float:
+        return sum(self.scores[value]) / len(self.scores[value])
+
+    def _next(self) -> list[Trial]:
+        tried = sorted(self.scores)
+        if self._flat(tried):
+            return []
+        i = tried.index(self.best)
+        if i in (0, len(tried) - 1) and len(tried) < MOST:
+            end = tried[:3] if i == 0 else tried[-3:]
+            new = None if self._flat(end) else self.tuned.beyond(self.best, up=i > 0)
+            if new is not None and not any(isclose(new, v) for v in tried):
+                return [(new, 0)]
+        top = tried[max(0, i - 1) : i + 2]
+        return [(v, len(self.scores[v])) for v in top if len(self.scores[v]) < SEEDS]
+
+    def _flat(self, values: list[float]) -> bool:
+        means = [self.mean(v) for v in values]
+        return max(means) - min(means) < FLAT
