@@ -57,7 +57,7 @@ RATES = (
     Tuned("fast", (0.9, 0.99, 0.999), most=0.9999, complement=True),
 )
 SHARE = Tuned("drop", (0.5, 0.8, 0.9, 0.95), factor=2.0, complement=True)
-WINNERS = Tuned("k", (20, 40, 80, 160), factor=2.0, least=5, most=320)
+WINNERS = Tuned("k", (20, 40, 80, 160), factor=2.0, least=5, most=320, whole=True)
 SPLIT = {
     "fine-tuning": Entry(BOUND, m.Finetune()),
     "joint training": Entry(BOUND, m.Joint()),

@@ -25,7 +25,7 @@ class Tuned:
     """A field that is searched, and where: `start` in ascending order, then by `factor` beyond an end that scores best.
 
     `own` starts elsewhere where the scenario is of that kind. With `complement` it is 1 - value that grows by the factor, as
-    rates of decay are spaced. Values stay within [least, most]. Raises InputError for fewer than three values to start with.
+    rates of decay are spaced. `whole` values are integers. Values stay within [least, most]. Raises InputError for fewer than three values to start with.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Tuned:
     least: Number = 0.0
     most: Number = float(10**15)
     complement: bool = False
+    whole: bool = False
     own: Mapping[str, tuple[Number, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -44,7 +45,7 @@ class Tuned:
 
     def first(self, kind: str = "") -> tuple[float, ...]:
         """The values that are tried first."""
-        return tuple(self.own.get(kind, self.start))
+        return tuple(map(self._rounded, self.own.get(kind, self.start)))
 
     def beyond(self, value: float, up: bool) -> float | None:
         """The next value above or below, or None where there is none."""
@@ -52,8 +53,11 @@ class Tuned:
             value = 1 - (1 - value) * (1 / self.factor if up else self.factor)
         else:
             value = value * self.factor if up else value / self.factor
-        value = round(value) if isinstance(self.start[0], int) else float(f"{value:.3g}")
+        value = self._rounded(value)
         return value if self.least <= value <= self.most and (value > 0 or self.complement) else None
+
+    def _rounded(self, value: float) -> float:
+        return round(value) if self.whole else float(f"{value:.6g}")  # 0.1 * 3 is 0.3
 
 
 @dataclass
