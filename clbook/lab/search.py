@@ -25,7 +25,8 @@ class Tuned:
     """A field that is searched, and where: `start` in ascending order, then by `factor` beyond an end that scores best.
 
     `own` starts elsewhere where the scenario is of that kind. With `complement` it is 1 - value that grows by the factor, as
-    rates of decay are spaced. `whole` values are integers. Values stay within [least, most]. Raises InputError for fewer than three values to start with.
+    rates of decay are spaced. `whole` values are integers. Values stay within [least, most]. Raises InputError for fewer than
+    three values to start with.
     """
 
     name: str
