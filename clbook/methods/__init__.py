@@ -3,6 +3,7 @@
 from clbook.methods.dual import CLSER, FastWeights
 from clbook.methods.ewc import EWC
 from clbook.methods.finetune import Cumulative, Finetune, Joint
+from clbook.methods.fixed import LDA, ClassMeans, Ridge
 from clbook.methods.gating import HAT, XdG
 from clbook.methods.gem import AGEM, GEM
 from clbook.methods.generative import DGR
@@ -20,7 +21,7 @@ from clbook.methods.si import SI
 from clbook.methods.transfer import FeatureExtraction
 
 __all__ = [
-    "AGEM", "CLSER", "DGR", "ER", "EWC", "GEM", "HAT", "IMM", "KWTA",
-    "L2", "MAS", "SI", "Average", "Cumulative", "DERpp", "FastWeights", "FeatureExtraction", "Finetune",
-    "Joint", "LwF", "PackNet", "Progressive", "RWalk", "Separate", "XdG",
+    "AGEM", "CLSER", "DGR", "ER", "EWC", "GEM", "HAT", "IMM", "KWTA", "L2", "LDA",
+    "MAS", "SI", "Average", "ClassMeans", "Cumulative", "DERpp", "FastWeights", "FeatureExtraction", "Finetune",
+    "Joint", "LwF", "PackNet", "Progressive", "RWalk", "Ridge", "Separate", "XdG",
 ]  # fmt: skip
