@@ -5,9 +5,11 @@ What is compared stands in `entries`, how it is computed in `compare`. Book: not
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clbook import metrics, plots
@@ -18,25 +20,72 @@ from clbook.scenarios import KINDS
 
 VDV = "van de Ven & Tolias 2019, tables 4 and 5, n = 20"
 HSU = "Hsu et al. 2018, table 2, n = 10"
-SEEN = "van de Ven et al. 2022, read off a figure"
-# accuracy in percent by scenario and method, for task, domain and class; None where the source has none
-PUBLISHED: dict[str, dict[str, tuple[tuple[float | None, float | None, float | None], str]]] = {
+MARGIN = 1.0  # percentage points within which two averages count as the same
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published average accuracy in percent, its standard error over n runs, and where it stands. NaN: none is given."""
+
+    mean: float
+    error: float = math.nan
+    n: int = 1
+    source: str = ""
+
+
+def _vdv(mean: float, error: float) -> Published:
+    return Published(mean, error, 20, VDV)
+
+
+def _hsu(mean: float, deviation: float) -> Published:
+    return Published(mean, deviation / math.sqrt(10), 10, HSU)
+
+
+# for task, domain and class
+PUBLISHED: dict[str, dict[str, tuple[Published, ...]]] = {
     "split": {
-        "fine-tuning": ((87.2, 59.2, 19.9), VDV),
-        "joint training": ((99.7, 98.4, 97.9), VDV),
-        "EWC": ((98.6, 63.9, 20.0), VDV),
-        "online EWC": ((99.1, 64.3, 20.0), VDV),
-        "SI": ((99.1, 65.4, 20.0), VDV),
-        "LwF": ((99.6, 71.5, 23.9), VDV),
-        "DGR": ((99.5, 95.7, 90.8), VDV),
-        "DGR, distilled": ((99.6, 96.8, 91.8), VDV),
-        "MAS": ((99.2, 68.6, 19.5), HSU),
-        "L2": ((98.2, 66.0, 22.5), HSU),
-        "GEM": ((98.4, 96.2, 92.2), HSU),
-        "ER": ((None, 94.0, 89.0), SEEN),
+        "fine-tuning": (_hsu(93.46, 2.01), _hsu(55.16, 1.38), _hsu(19.71, 0.08)),
+        "joint training": (_hsu(99.52, 0.16), _hsu(98.59, 0.15), _hsu(97.53, 0.30)),
+        "EWC": (_vdv(98.64, 0.22), _vdv(63.95, 1.90), _vdv(20.01, 0.06)),
+        "online EWC": (_hsu(98.04, 1.10), _hsu(57.33, 1.44), _hsu(19.77, 0.04)),
+        "SI": (_hsu(98.56, 0.49), _hsu(64.76, 3.09), _hsu(19.67, 0.09)),
+        "MAS": (_hsu(99.22, 0.21), _hsu(68.57, 6.85), _hsu(19.52, 0.29)),
+        "L2": (_hsu(98.18, 0.96), _hsu(66.00, 3.73), _hsu(22.52, 1.08)),
+        "LwF": (_hsu(99.60, 0.03), _hsu(71.02, 1.26), _hsu(24.17, 0.33)),
+        "ER": (_hsu(99.40, 0.08), _hsu(95.16, 0.49), _hsu(90.78, 0.85)),
+        "GEM": (_hsu(98.42, 0.10), _hsu(96.16, 0.35), _hsu(92.20, 0.12)),
+        "DGR": (_vdv(99.50, 0.03), _vdv(95.72, 0.25), _vdv(90.79, 0.41)),
+        "DGR, distilled": (_vdv(99.61, 0.02), _vdv(96.83, 0.20), _vdv(91.79, 0.32)),
     },
-    "demo": {"MAS": ((98.86, None, None), "Aljundi et al. 2018, the authors' notebook, one run")},
+    "demo": {"MAS": (Published(98.86, source="Aljundi et al. 2018, the authors' notebook, one run"),)},
 }
+
+
+class Difference(NamedTuple):
+    """Ours minus theirs in percentage points, half of its 95 % interval, and what that says."""
+
+    points: float
+    half: float
+    verdict: Literal["the same", "differs", "cannot tell"]
+
+
+def difference(ours: np.ndarray, theirs: Published) -> Difference:
+    """Whether our runs [n] and published ones have the same average, by Welch's interval for the difference of two means.
+
+    half = t_df sqrt(s^2 / n + e^2), with s the deviation of ours, e their standard error and df as Welch (1947) has it. "the
+    same": the interval lies within MARGIN of zero; "differs": it leaves zero out, and is not within MARGIN; else one cannot
+    tell, as with a single run on either side.
+    """
+    from scipy.stats import t
+
+    gap = float(np.mean(ours)) - theirs.mean
+    if len(ours) < 2 or math.isnan(theirs.error):
+        return Difference(gap, math.nan, "cannot tell")
+    a, b = float(np.var(ours, ddof=1)) / len(ours), theirs.error**2
+    df = (a + b) ** 2 / (a**2 / (len(ours) - 1) + b**2 / (theirs.n - 1))
+    half = float(t.ppf(0.975, df)) * math.sqrt(a + b)
+    same = abs(gap) + half <= MARGIN
+    return Difference(gap, half, "the same" if same else "differs" if abs(gap) > half else "cannot tell")
 
 
 TARGET = "target of this book"
@@ -79,7 +128,8 @@ def rows(report: Report, suite: str = "split") -> list[dict[str, Any]]:
     """The benchmark as rows, one a method and scenario: ours with its interval, the published number and what it cost.
 
     accuracy, interval, forgetting, published in percent; bytes kept between tasks; time as a multiple of fine-tuning's, each
-    by the least busy seed.
+    by the least busy seed. `verdict` compares with the published number; it is "no method works" where both are within MARGIN
+    of fine-tuning, so that agreeing says nothing.
     """
     found = []
     for key, result in report.results.items():
@@ -88,13 +138,15 @@ def rows(report: Report, suite: str = "split") -> list[dict[str, Any]]:
             continue
         kind = cell.split()[1]
         mean, half = metrics.interval(report.ours[key])
-        values, source = PUBLISHED.get(suite, {}).get(label, ((None,) * 3, ""))
+        theirs = PUBLISHED.get(suite, {}).get(label, ())
+        published = theirs[KINDS.index(kind)] if theirs else None
         base = report.arrays.get(f"cpu/{suite} {kind}: fine-tuning")
         found.append({
             "family": entry(key).family, "method": label, "kind": kind, "seeds": len(result.R),
             "accuracy": float(mean), "interval": float(half),
             "forgetting": float(100 * metrics.forgetting(result.R).mean()),
-            "published": values[KINDS.index(kind)], "source": source,
+            "published": published.mean if published else None, "source": published.source if published else "",
+            "verdict": _verdict(report, suite, kind, label, published) if published else "",
             "bytes": int(result.memory_bytes.max()),
             "time": float(report.arrays[f"cpu/{key}"].min() / base.min()) if base is not None else None,
             "chosen": {t.name: result.runs[0][t.name] for t in entry(key).tuned},
@@ -102,37 +154,65 @@ def rows(report: Report, suite: str = "split") -> list[dict[str, Any]]:
     return found
 
 
+def _verdict(report: Report, suite: str, kind: str, label: str, published: Published) -> str:
+    """What the difference says, and whether it can say anything."""
+    base, ours = report.ours.get(f"{suite} {kind}: fine-tuning"), report.ours[f"{suite} {kind}: {label}"]
+    if base is not None and label != "fine-tuning":
+        theirs = PUBLISHED[suite]["fine-tuning"][KINDS.index(kind)].mean
+        if abs(np.mean(ours) - np.mean(base)) < MARGIN and abs(published.mean - theirs) < MARGIN:
+            return "no method works"
+    return difference(ours, published).verdict
+
+
 def draw(report: Report, figure: Figure | None = None) -> Figure:
     """Average accuracy of every method in each of the three scenarios, with 95 % intervals; a cross is a published number."""
-    figure = Figure(figsize=(11, 8.5), layout="constrained") if figure is None else figure
+    figure = Figure(figsize=(7, 9), layout="constrained") if figure is None else figure
     found = rows(report)
     order = [label for family in FAMILIES for label, entry in SPLIT.items() if entry.family == family]
-    axes = figure.subplots(1, 3, sharey=True)
-    for ax, kind in zip(axes, KINDS, strict=True):
+    for ax, kind in zip(figure.subplots(1, 3, sharey=True), KINDS, strict=True):
         for row in (r for r in found if r["kind"] == kind):
-            y, c = order.index(row["method"]), plots.PALETTE[FAMILIES.index(row["family"])]
-            ax.errorbar(row["accuracy"], y, xerr=np.nan_to_num(row["interval"]), fmt="o", color=c, capsize=3)
+            _mark(ax, row["accuracy"], row["interval"], order.index(row["method"]), row["method"])
             if row["published"] is not None:
-                ax.plot(row["published"], y, marker="x", color="#222222", markersize=9)
-        ax.set(title=f"{kind}-incremental", xlabel="average accuracy (%)", yticks=range(len(order)), yticklabels=order)
-        ax.grid(axis="x", visible=True)
-    axes[0].set_ylim(len(order) - 0.5, -0.5)
+                ax.plot(row["published"], order.index(row["method"]), marker="x", color="#222222", markersize=9)
+        for first in np.flatnonzero([a != b for a, b in pairwise(SPLIT[label].family for label in order)]):
+            ax.axhline(first + 0.5, color="#bbbbbb", linewidth=1)  # where one family ends
+        ax.set(title=kind, xlim=(0, 105), xticks=(0, 50, 100))
+        _names(ax, order)
+    figure.supxlabel("average accuracy (%)")
     return figure
 
 
 def draw_suites(report: Report) -> Figure:
-    """Average accuracy of every method in each scenario of each suite of the report, with 95 % intervals."""
+    """Average accuracy of every method in each scenario of each suite of the report, with 95 % intervals.
+
+    One panel below the other where there are more than three.
+    """
     cells = list(dict.fromkeys(key.split(": ")[0] for key in report.results))
-    figure = Figure(figsize=(3.4 + 1.2 * len(cells), 4), layout="constrained")
     order = list(dict.fromkeys(key.split(": ")[1] for key in report.results))
-    for ax, cell in zip(np.atleast_1d(figure.subplots(1, len(cells), sharey=True)), cells, strict=True):
+    across = min(len(cells), 3)
+    down = -(-len(cells) // across)
+    figure = Figure(figsize=(7, 0.6 + (1 + 0.3 * len(order)) * down), layout="constrained")
+    axes = list(figure.subplots(down, across, sharey=True, squeeze=False).flat)
+    for ax, cell in zip(axes, cells, strict=False):
         for label in (name for name in order if f"{cell}: {name}" in report.ours):
-            mean, half = metrics.interval(report.ours[f"{cell}: {label}"])
-            ax.errorbar(mean, order.index(label), xerr=np.nan_to_num(half), fmt="o", color=plots.PALETTE[0], capsize=3)
-        ax.set(title=cell, xlabel="average accuracy (%)", yticks=range(len(order)), yticklabels=order)
-        ax.set_ylim(len(order) - 0.5, -0.5)
-        ax.grid(axis="x", visible=True)
+            mean, half = (float(v) for v in metrics.interval(report.ours[f"{cell}: {label}"]))
+            _mark(ax, mean, half, order.index(label), label)
+        ax.set(title="\n".join(cell.split()))
+        _names(ax, order)
+    for ax in axes[len(cells) :]:
+        ax.set_visible(False)
+    figure.supxlabel("average accuracy (%)")
     return figure
+
+
+def _mark(ax: Axes, mean: float, half: float, y: int, label: str) -> None:
+    """A mean and its interval, in the colour and with the marker of the method."""
+    ax.errorbar(mean, y, xerr=np.nan_to_num(half), capsize=3, **{**plots.look(label), "linestyle": "none"})
+
+
+def _names(ax: Axes, order: list[str]) -> None:
+    ax.set(yticks=range(len(order)), yticklabels=order, ylim=(len(order) - 0.5, -0.5))
+    ax.grid(axis="x", visible=True)
 
 
 BENCHMARKS = (
