@@ -5,8 +5,10 @@ What is compared stands in `entries`, how it is computed in `compare`. Book: not
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
