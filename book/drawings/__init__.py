@@ -1,0 +1,24 @@
+"""What no notebook computes, drawn by code: each name is a drawing of the book, a row of panels."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+
+from .scenarios import scenarios
+from .sketch import Panel, style_sheet
+
+DRAWINGS: dict[str, Callable[[], list[Panel]]] = {"scenarios": scenarios}
+
+__all__ = ["DRAWINGS", "draw", "style_sheet"]
+
+
+def draw(name: str) -> list[str]:
+    """The panels of a drawing as SVG, from left to right.
+
+    Raises:
+        KeyError: there is no drawing of this name.
+    """
+    if name not in DRAWINGS:
+        raise KeyError(f"there is no drawing {name!r}. Those of book/drawings are {', '.join(sorted(DRAWINGS))}.")
+    return [ET.tostring(panel.svg(), encoding="unicode") for panel in DRAWINGS[name]()]
