@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from clbook import metrics
 from clbook.checks import Count, Fraction, Natural, check_fields
@@ -30,7 +31,6 @@ from clbook.methods import LDA, ClassMeans, Finetune, Ridge
 from clbook.methods.fixed import FixedFeatures, added, features
 from clbook.scenarios import KINDS, Kind, Scenario
 
-Learn = Literal["never", "first"]
 CLASSIFIERS: dict[str, tuple[FixedFeatures, Tuned | None]] = {
     "class means": (ClassMeans(), None),
     "LDA": (LDA(), Tuned("shrinkage", (1e-4, 1e-3, 1e-2), least=1e-7, most=1.0)),
@@ -38,21 +38,32 @@ CLASSIFIERS: dict[str, tuple[FixedFeatures, Tuned | None]] = {
 }
 
 
+@dataclass(frozen=True)
+class Layer:
+    """Features: those of the network with these hidden layers, as drawn or after `steps` of training on the first task.
+
+    `classifiers` and `kinds` say what is computed on them, with `seeds` runs each.
+    """
+
+    name: str
+    hidden: tuple[Count, ...]
+    seeds: Count
+    learn: Literal["never", "first"] = "never"
+    steps: Count = 1  # a step that features which are never trained do not follow
+    classifiers: tuple[str, ...] = tuple(CLASSIFIERS)
+    kinds: tuple[Kind, ...] = KINDS
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How much is computed: random layers of `widths` for every classifier and kind of scenario.
-
-    Layers of `wide`, which take minutes, are for ridge regression with new classes alone, and for `wide_seeds`. `hidden` is
-    the network whose last hidden layer gives the features of the first task, after `steps` of training.
-    """
+    """How much is computed: which features on which data. Every layer may have its own number of seeds, at most `seeds`."""
 
     seeds: Count
     datas: tuple[str, ...]
-    widths: tuple[Count, ...]
-    wide: tuple[Count, ...]
-    wide_seeds: Count
-    hidden: tuple[Count, ...]
-    steps: Count
+    layers: tuple[Layer, ...]
     tasks: Count = 5
     held_out: Fraction = 0.1  # the share of the training data on which lam and the shrinkage are chosen
     search_seeds: tuple[Natural, ...] = (1000, 1001)  # no other run has them
@@ -68,55 +79,42 @@ class Row:
 
     data: str
     kind: Kind
-    features: str
-    hidden: tuple[int, ...]
-    learn: Learn
+    layer: Layer
     classifier: str
 
     @property
     def key(self) -> str:
         """Its name, such as "mnist class: ridge, 2000 random features"."""
-        return f"{self.data} {self.kind}: {self.classifier}, {self.features}"
+        return f"{self.data} {self.kind}: {self.classifier}, {self.layer.name}"
 
     def method(self, **chosen: float) -> FixedFeatures:
-        return replace(CLASSIFIERS[self.classifier][0], learn=self.learn, **chosen)
+        return replace(CLASSIFIERS[self.classifier][0], learn=self.layer.learn, **chosen)
 
-    def part(self, sizes: Sizes, method: FixedFeatures, seed: int) -> Part:
-        """One run, judged on the test set. Features that are not trained take one step that leaves them where they are."""
-        training = Training(steps=sizes.steps if self.learn == "first" else 1)
-        return Part(Stream("split", self.data, sizes.tasks, self.kind), Shape(hidden=self.hidden), training, (method,), (seed,))
-
-    def seeds(self, sizes: Sizes) -> range:
-        """The pixels are the same for every seed, so one is enough."""
-        if not self.hidden:
-            return range(1)
-        return range(sizes.wide_seeds if self.hidden[0] in sizes.wide else sizes.seeds)
+    def parts(self, sizes: Sizes, method: FixedFeatures) -> list[Part]:
+        """One run for each seed, judged on the test set."""
+        stream = Stream("split", self.data, sizes.tasks, self.kind)
+        shape, training = Shape(hidden=self.layer.hidden), Training(steps=self.layer.steps)
+        return [Part(stream, shape, training, (method,), (seed,)) for seed in range(min(sizes.seeds, self.layer.seeds))]
 
 
 def rows_of(sizes: Sizes) -> Iterator[Row]:
     """Every row of the experiment; rows with the same features follow each other."""
     for data in sizes.datas:
-        for kind in KINDS:
-            layers: list[tuple[str, tuple[int, ...], Learn]] = [("pixels", (), "never")]
-            layers += [(f"{M} random features", (M,), "never") for M in sizes.widths]
-            layers += [("features of the first task", sizes.hidden, "first")]
-            yield from (Row(data, kind, *layer, name) for layer in layers for name in CLASSIFIERS)
-        yield from (Row(data, "class", f"{M} random features", (M,), "never", "ridge") for M in sizes.wide)
+        for layer in sizes.layers:
+            yield from (Row(data, kind, layer, name) for kind in layer.kinds for name in layer.classifiers)
 
 
 def compute(s: Setting) -> Computed:
     """Choose what is tuned on held-out training data, then all rows with it; each part is kept as soon as it is there."""
     searches = {row: search(row, s.sizes) for row in rows_of(s.sizes)}
     parts = {
-        row: [row.part(s.sizes, row.method(**{n: v.best for n, v in found.items()}), seed) for seed in row.seeds(s.sizes)]
+        row: row.parts(s.sizes, row.method(**{name: one.best for name, one in found.items()}))
         for row, found in searches.items()
     }
     work.sweep_here([p for some in parts.values() for p in some], s.work, s.workers, device=s.device, progress=bool(s.progress))
-    loaded = {row: [p.load(s.work) for p in some] for row, some in parts.items()}
-    results = {row.key: concat([r for r in some if r is not None]) for row, some in loaded.items()}
-    arrays = {
-        f"cpu/{row.key}": np.array([r.info["cpu_seconds"] for r in some if r is not None]) for row, some in loaded.items()
-    }
+    runs = {row.key: [r for p in some if (r := p.load(s.work)) is not None] for row, some in parts.items()}
+    results = {key: concat(some) for key, some in runs.items()}
+    arrays = {f"cpu/{key}": np.array([r.info["cpu_seconds"] for r in some]) for key, some in runs.items()}
     for row, found in searches.items():
         for name, one in found.items():
             arrays[f"search/{row.key}: {name}"] = np.array([[v, one.mean(v), len(one.scores[v])] for v in sorted(one.scores)])
@@ -142,7 +140,7 @@ def search(row: Row, sizes: Sizes) -> dict[str, Search]:
 
 def held_out(row: Row, sizes: Sizes, seed: int, method: FixedFeatures) -> float:
     """Accuracy in percent, the mean over tasks, on the training data that were held out of the sums."""
-    scenario, sums, tested = summed(row.data, row.kind, row.hidden, row.learn, sizes, seed)
+    scenario, sums, tested = summed(row.data, row.kind, row.layer, sizes, seed)
     W, b = method.classifier(sums)
     hits = [
         scenario.likelihood.score(phi @ W.to(phi) + b.to(phi), scenario.test(j)[1], scenario.mask[-1, j]).mean()
@@ -152,15 +150,13 @@ def held_out(row: Row, sizes: Sizes, seed: int, method: FixedFeatures) -> float:
 
 
 @lru_cache(maxsize=1)
-def summed(
-    data: str, kind: Kind, hidden: tuple[int, ...], learn: Learn, sizes: Sizes, seed: int
-) -> tuple[Scenario, State, list[torch.Tensor]]:
+def summed(data: str, kind: Kind, layer: Layer, sizes: Sizes, seed: int) -> tuple[Scenario, State, list[Tensor]]:
     """The held-out scenario, the sums over all its training data, and the features of what was held out, task by task."""
     scenario = Stream("split", data, sizes.tasks, kind, held_out=sizes.held_out).build()
-    net, method = Shape(hidden=hidden).build(scenario), Ridge(learn=learn)
+    net, method = Shape(hidden=layer.hidden).build(scenario), Ridge()
     theta = net.init(seed)
-    if learn == "first":
-        first = run(scenario.first(1), Finetune(), [seed], net=net, steps=sizes.steps, device="cpu", progress=False)
+    if layer.learn == "first":
+        first = run(scenario.first(1), Finetune(), [seed], net=net, steps=layer.steps, device="cpu", progress=False)
         theta = first.theta[0]
     sums = {name: value for name, value in method.start(net, theta).items() if name in method.keeps}
     for task in scenario:
@@ -185,14 +181,19 @@ def rows(report: Report) -> list[dict[str, Any]]:
     return found
 
 
+def width(row: dict[str, Any]) -> int:
+    """M, of a row with random features."""
+    return int(row["features"].split()[0])
+
+
 def draw(report: Report, figure: Figure | None = None) -> Figure:
     """Class-incremental accuracy of ridge regression against the number of random features, with 95 % intervals."""
     figure = Figure(figsize=(6.5, 4.5), layout="constrained") if figure is None else figure
     ax = figure.subplots()
     found = [r for r in rows(report) if r["kind"] == "class" and r["classifier"] == "ridge" and "random" in r["features"]]
     for data, marker in zip(dict.fromkeys(r["data"] for r in found), "os^", strict=False):
-        mine = [r for r in found if r["data"] == data]
-        widths = [int(r["features"].split()[0]) for r in mine]
+        mine = sorted((r for r in found if r["data"] == data), key=width)
+        widths = [width(r) for r in mine]
         half = np.nan_to_num([r["interval"] for r in mine])
         ax.errorbar(widths, [r["accuracy"] for r in mine], yerr=half, marker=marker, capsize=4, label=data)
     ax.set(xscale="log", xlabel="random features M", ylabel="class-incremental accuracy (%)")
@@ -202,10 +203,23 @@ def draw(report: Report, figure: Figure | None = None) -> Figure:
     return figure
 
 
+RIDGE = ("ridge",)
 TARGET = "target of this book, after a first sketch; the sources use other features or other images"
-BOOK = Sizes(
-    seeds=5, datas=("mnist", "fashion"), widths=(500, 2000), wide=(5000, 10_000), wide_seeds=3, hidden=(400, 400), steps=500
-)
+
+
+def layers(
+    widths: tuple[int, ...], wide: tuple[int, ...], hidden: tuple[int, ...], steps: int, seeds: int
+) -> tuple[Layer, ...]:
+    """Pixels and the narrowest random layer for every classifier, wider ones for ridge, and new classes alone for `wide`."""
+    random = [
+        Layer(f"{M} random features", (M,), seeds, classifiers=tuple(CLASSIFIERS) if M == widths[0] else RIDGE) for M in widths
+    ]
+    largest = [Layer(f"{M} random features", (M,), seeds, classifiers=RIDGE, kinds=("class",)) for M in wide]
+    first = Layer("features of the first task", hidden, seeds, "first", steps)
+    return Layer("pixels", (), 1), *random, *largest, first  # on pixels nothing is random, so one run is enough
+
+
+BOTH = ("mnist", "fashion")
 FIXED = Experiment(
     name="fixed-features",
     title="Class means, LDA and ridge regression on features that never change",
@@ -217,9 +231,9 @@ FIXED = Experiment(
         "fashion class: ridge, 5000 random features": Reference(">=", 87.0, TARGET),
     },
     sizes={
-        "quick": Sizes(seeds=2, datas=("digits",), widths=(50, 200), wide=(400,), wide_seeds=2, hidden=(50,), steps=60),
-        "book": BOOK,
-        "paper": replace(BOOK, seeds=20, wide_seeds=20),
+        "quick": Sizes(seeds=2, datas=("digits",), layers=layers((50, 200), (400,), (50,), 60, 2)),
+        "book": Sizes(seeds=5, datas=BOTH, layers=layers((500, 2000), (100, 200, 1000, 5000), (400, 400), 300, 5)),
+        "paper": Sizes(seeds=20, datas=BOTH, layers=layers((500, 2000), (100, 200, 1000, 5000, 10_000), (400, 400), 2000, 20)),
     },
     compute=compute,
     draw=draw,
