@@ -5,10 +5,24 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
+from .families import families
+from .gem import gem_cone
+from .heads import lwf_heads
+from .replay import replay
 from .scenarios import scenarios
+from .sensitivity import mas_sensitivity
 from .sketch import Panel, style_sheet
+from .springs import springs
 
-DRAWINGS: dict[str, Callable[[], list[Panel]]] = {"scenarios": scenarios}
+DRAWINGS: dict[str, Callable[[], list[Panel]]] = {
+    "families": families,
+    "gem-cone": gem_cone,
+    "lwf-heads": lwf_heads,
+    "mas-sensitivity": mas_sensitivity,
+    "replay": replay,
+    "scenarios": scenarios,
+    "springs": springs,
+}
 
 __all__ = ["DRAWINGS", "draw", "style_sheet"]
 

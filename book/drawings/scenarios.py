@@ -32,10 +32,14 @@ def asked(scenario: str) -> list[Element]:
 def blade(at: Point) -> list[Element]:
     """A picture of a turbine blade with a nick in its edge."""
     x, y = at
-    outline = [(-8, 20), (-14, -4), (-6, -20), (8, -17), (12, -2), (7, 1), (11, 5), (8, 20)]
+    leaf = [(-7, 12), (-13, -8), (-9, -21), (5, -19), (11, -8), (5, -3), (9, 1), (8, 12)]
+    root = [(-12, 12), (13, 12), (10, 21), (-9, 21)]
     return [
-        box((x - 26, y - 26), 52, 52, stroke="muted"),
-        path([(x + a, y + b) for a, b in outline], closed=True, stroke="task A", fill="task A", opacity=0.15),
+        box((x - 28, y - 28), 56, 56, stroke="muted"),
+        *(
+            path([(x + a, y + b) for a, b in outline], closed=True, stroke="task A", fill="task A", opacity=0.15)
+            for outline in (leaf, root)
+        ),
     ]
 
 

@@ -14,13 +14,14 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from clbook.plots import COLOURS
 
 PHONE = 350  # the widest panel: what a page of 390 pixels leaves
 SMALLEST = 12  # the smallest letter
-BACKGROUND = {"light": "#ffffff", "dark": "#14181e"}  # of the theme's pages
+BACKGROUND = {"light": "#ffffff", "dark": "#121212"}  # of the theme's pages
 CONTRAST = 4.5  # what letters need on it
 # the colours of the page itself, with what they are where there is no page
 PAGE = {
@@ -59,10 +60,11 @@ class Panel:
 
 
 def paint(name: str) -> str:
-    """The CSS value of a colour of the page or of `clbook.plots.COLOURS`, by its name."""
-    if name not in PAGE and name not in COLOURS:
+    """The CSS value of a colour of the page or of `clbook.plots.COLOURS`, by its name in capitals or not."""
+    colours = {known.lower(): colour for known, colour in COLOURS.items()}
+    if name not in PAGE and name.lower() not in colours:
         raise ValueError(f"colour={name!r} is unknown. Known are {', '.join([*PAGE, *COLOURS])}.")
-    return PAGE.get(name) or f"var({variable(name)}, {readable(COLOURS[name], BACKGROUND['light'])})"
+    return PAGE.get(name) or f"var({variable(name)}, {readable(colours[name.lower()], BACKGROUND['light'])})"
 
 
 def variable(name: str) -> str:
@@ -88,7 +90,7 @@ LAYOUT = """\
   margin: 0 auto;
   max-width: 7in;
 }
-.bd-article .drawing svg {
+.bd-article .drawing > svg {
   height: auto;
   min-width: 0;
 }
@@ -195,6 +197,15 @@ def spring(a: Point, b: Point, *, coils: int = 6, swing: float = 6, **style: Any
     return path([*points, b], **style)
 
 
+def window(corner: Point, width: float, height: float, elements: Sequence[Element]) -> Element:
+    """What is seen of some elements inside a rectangle."""
+    x, y = corner
+    place = {"x": f"{x:g}", "y": f"{y:g}", "width": f"{width:g}", "height": f"{height:g}", "overflow": "hidden"}
+    inner = ET.Element("svg", {**place, "viewBox": f"{x:g} {y:g} {width:g} {height:g}"})
+    inner.extend(elements)
+    return inner
+
+
 def network(corner: Point, width: float, height: float, layers: Sequence[int], radius: float = 5) -> list[list[Point]]:
     """Where the units of a network stand, layer by layer from left to right."""
     columns = []
@@ -204,6 +215,36 @@ def network(corner: Point, width: float, height: float, layers: Sequence[int], r
         top = corner[1] + height / 2 - gap * (units - 1) / 2
         columns.append([(x, top + i * gap) for i in range(units)])
     return columns
+
+
+def wires(layers: Sequence[Sequence[Point]], **style: Any) -> list[Element]:
+    """Every connection between one layer of units and the next."""
+    return [line(a, b, **style) for here, there in pairwise(layers) for a in here for b in there]
+
+
+def units(layers: Sequence[Sequence[Point]], radius: float = 5, **style: Any) -> list[Element]:
+    """The units of a network as circles that hide the wires behind them."""
+    return [circle(at, radius, **{"fill": "paper", **style}) for layer in layers for at in layer]
+
+
+def small_network(corner: Point, width: float, height: float, layers: Sequence[int] = (3, 4, 2), **style: Any) -> list[Element]:
+    """A network with all its connections, as a sign for "network"."""
+    at = network(corner, width, height, layers, 4)
+    return [*wires(at, pen=0.8, stroke=style.get("stroke", "muted")), *units(at, 4, **style)]
+
+
+def images(corner: Point, colour: str, count: int = 3, side: float = 26, step: float = 5) -> list[Element]:
+    """A stack of pictures, the last one in front, its lower left corner the furthest to the left."""
+    x, y = corner
+    places = [(x + step * (count - 1 - i), y + step * i) for i in range(count)]
+    return [
+        part
+        for at in places
+        for part in (
+            box(at, side, side, fill="paper", stroke=colour),
+            box(at, side, side, fill=colour, stroke=colour, opacity=0.2),
+        )
+    ]
 
 
 # Letters ---------------------------------------------------------------------------------------------------------------
