@@ -2,5 +2,6 @@
 
 from clbook.course.check import Report, check
 from clbook.course.child import check_file
+from clbook.course.listing import listed, template
 
-__all__ = ["Report", "check", "check_file"]
+__all__ = ["Report", "check", "check_file", "listed", "template"]

@@ -175,20 +175,25 @@ def _instance(target: Any) -> Method:
     return target(**dict.fromkeys(needs, 1.0))
 
 
+def conventions(kind: str) -> dict[str, list[Any]]:
+    """What may be declared of this kind, and the values it may have; the first is the book's."""
+    found = {c.name: [o.value for o in c.choices] for p in KINDS[kind].properties for c in p.conventions}
+    if kind == "method":
+        return {}
+    return found | ({"mode": ["train", "eval"]} if any(p.id.endswith(".left") for p in KINDS[kind].properties) else {})
+
+
 def _declared(target: Any, kind: str, given: dict[str, Any]) -> dict[str, Any]:
     """The conventions that were given or stand on the function or class. Raises InputError for values that there are not."""
-    known = {c.name: [o.value for o in c.choices] for p in KINDS[kind].properties for c in reversed(p.conventions)}
-    free = {"mode": ["eval", "train"], **({"gamma": None} if kind == "ewc" else {})}
-    if unknown := sorted(set(given) - set(known) - set(free)):
-        raise InputError(f"{kind} has no convention {unknown[0]!r}; it has {', '.join([*known, *free])}")
-    found = {n: getattr(target, n) for n in (*known, *free) if hasattr(target, n)} if kind != "method" else {}
-    for name, value in (found | given).items():
-        allowed = known.get(name) or free.get(name)
-        if name == "estimator" and kind == "fisher":
-            allowed = ["exact", "empirical", "sampled"]
-        if allowed is not None and value not in allowed:
-            raise InputError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {short(value)}")
-    return found | given
+    known = conventions(kind)
+    names = [*known, "gamma"] if kind == "ewc" else list(known)
+    if unknown := sorted(set(given) - set(names)):
+        raise InputError(f"{kind} has no convention {unknown[0]!r}; it has {', '.join(names) or 'none'}")
+    found = {n: getattr(target, n) for n in names if hasattr(target, n)} | given
+    for name, value in found.items():
+        if name in known and value not in known[name]:
+            raise InputError(f"{name} must be {' or '.join(map(repr, known[name]))}, got {short(value)}")
+    return found
 
 
 def _line(target: Any) -> int:

@@ -1,4 +1,4 @@
-"""The command line: `clbook run`, `clbook reproduce`, `clbook sweep`, `clbook list`; also `python -m clbook`.
+"""The command line: `clbook run`, `clbook reproduce`, `clbook sweep`, `clbook check`, `clbook list`; also `python -m clbook`.
 
 What the options are stands in `options`, what the commands do in `commands`; here an error becomes one line and a status.
 Book: book/index, "The command line".
@@ -15,8 +15,8 @@ from typing import Any
 
 from clbook.checks import InputError
 from clbook.data import DataError
-from clbook.lab.commands import list_command, reproduce_command, run_command, sweep_command
-from clbook.lab.options import List, Reproduce, Sweep, parse
+from clbook.lab.commands import check_command, list_command, reproduce_command, run_command, sweep_command
+from clbook.lab.options import Check, List, Reproduce, Sweep, parse
 from clbook.lab.work import SweepError
 from clbook.loop import DivergedError
 
@@ -28,13 +28,19 @@ ISSUES = "https://github.com/clbook/clbook/issues"
 def main(args: Sequence[str] | None = None) -> int:
     """The command `clbook`: 0 when all went well; otherwise one line on stderr and another status.
 
-    2: something was given that cannot be used, or a file cannot be read or written. 1: a run or a part of a sweep failed.
+    2: something was given that cannot be used, or a file cannot be read or written. 1: a run or a part of a sweep failed, or
+    `check` found a fault.
     70: clbook is wrong, and CLBOOK_DEBUG=1 shows where. 130: stopped from the keyboard.
     """
     try:
         options = parse(sys.argv[1:] if args is None else list(args))
-        commands: dict[type, Callable[[Any], None]] = {Reproduce: reproduce_command, Sweep: sweep_command, List: list_command}
-        commands.get(type(options), run_command)(options)
+        commands: dict[type, Callable[[Any], int | None]] = {
+            Reproduce: reproduce_command,
+            Sweep: sweep_command,
+            Check: check_command,
+            List: list_command,
+        }
+        return commands.get(type(options), run_command)(options) or 0
     except (InputError, DataError, OSError) as error:
         return _complain(f"error: {error}", INPUT)
     except (DivergedError, SweepError) as error:
@@ -44,7 +50,6 @@ def main(args: Sequence[str] | None = None) -> int:
         return _complain(f"stopped; {again}", STOPPED)
     except Exception as error:  # no mistake of the user's, so it must not read like one
         return _complain(_bug(error), BUG)
-    return 0
 
 
 def _bug(error: Exception) -> str:

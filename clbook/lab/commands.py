@@ -1,7 +1,8 @@
-"""What the commands do: `run` trains, prints and writes; `reproduce` computes an experiment; `list` names what there is."""
+"""What the commands do: `run` trains, prints and writes; `reproduce` computes an experiment; `check` looks for mistakes."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, replace
 from pathlib import Path
@@ -12,12 +13,12 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from clbook import data, plots
+from clbook import course, data, plots
 from clbook.checks import InputError
 from clbook.lab import spec, work
 from clbook.lab.executors import executor
 from clbook.lab.experiments import EXPERIMENTS, reproduce
-from clbook.lab.options import METHODS, SIZES, Reproduce, Run, Sweep, method_of, option_name, training_of
+from clbook.lab.options import METHODS, SIZES, Check, Reproduce, Run, Sweep, method_of, option_name, training_of
 from clbook.lab.report import arguments
 from clbook.lab.tables import plus_minus
 from clbook.loop import run
@@ -113,6 +114,21 @@ def sweep_command(options: Sweep) -> None:
     if not options.quiet:
         print("percent, mean ± 95 % interval over seeds", found.round(1).to_string(index=False), sep="\n")
         print(f"written: {folder / 'SWEEP.csv'}")
+
+
+def check_command(options: Check) -> int:
+    """`clbook check`: 0 all right, 1 a fault, 2 something could not be checked."""
+    if options.list:
+        print(course.listed())
+    elif options.template is not None:
+        print(course.template(options.template), end="")
+    elif options.file is None:
+        raise InputError("check needs a file: clbook check my_ewc.py; clbook check --list says what may be in it")
+    else:
+        report = course.check_file(options.file, only=options.only, limit=options.limit)
+        print(json.dumps(report.data, indent=2) if options.json else report)
+        return report.status
+    return 0
 
 
 def _settings(words: tuple[str, ...]) -> dict[str, Any]:

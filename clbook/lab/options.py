@@ -114,6 +114,27 @@ class Sweep:
 
 
 @dataclass(frozen=True)
+class Check:
+    """Run your own code on small problems with known answers, and say which mistake it makes and where the book explains it.
+
+    Status 0: all right. 1: a fault. 2: something could not be checked. The book's page "Which mistake is this?" says more.
+    """
+
+    file: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE.py")] = None
+    """The file; it is run."""
+    only: Annotated[tuple[str, ...], tyro.conf.arg(name="as", metavar="KIND:NAME")] = ()
+    """Which function is what, where its name does not say so, such as fisher:my_function."""
+    limit: float = 20.0
+    """Seconds after which the file is stopped."""
+    json: bool = False
+    """Print what was found as JSON."""
+    list: bool = False
+    """Name the kinds of functions that are understood, with what they are given."""
+    template: Annotated[str | None, tyro.conf.arg(metavar="KIND")] = None
+    """Print a file to start from, such as: clbook check --template ewc > my_ewc.py"""
+
+
+@dataclass(frozen=True)
 class List:
     """Name the methods with their options, the scenarios, the data sets and the experiments."""
 
@@ -124,9 +145,15 @@ class _Chosen:
 
 
 def parse(args: list[str]) -> Any:
-    """A Run (with the fields of Training and of its method), Reproduce, Sweep or List. Raises InputError for anything else."""
+    """A Run (with the fields of Training and of its method) or another command. Raises InputError for anything else."""
     chosen = _tyro(_Chosen, args, return_unknown_args=True, add_help=False)[0] if "run" in args[:1] else _Chosen()
-    commands = {"run": run_options(method_class(chosen.method)), "reproduce": Reproduce, "sweep": Sweep, "list": List}
+    commands = {
+        "run": run_options(method_class(chosen.method)),
+        "reproduce": Reproduce,
+        "sweep": Sweep,
+        "check": Check,
+        "list": List,
+    }
     return _tyro(Union[tuple(Annotated[t, tyro.conf.subcommand(name)] for name, t in commands.items())], args)  # noqa: UP007
 
 
