@@ -8,6 +8,7 @@ from collections.abc import Callable
 from .families import families
 from .gem import gem_cone
 from .heads import lwf_heads
+from .methods import averages, memories, neurons, si_path, sums
 from .replay import replay
 from .scenarios import scenarios
 from .sensitivity import mas_sensitivity
@@ -15,13 +16,18 @@ from .sketch import Panel, style_sheet
 from .springs import springs
 
 DRAWINGS: dict[str, Callable[[], list[Panel]]] = {
+    "averages": averages,
     "families": families,
     "gem-cone": gem_cone,
     "lwf-heads": lwf_heads,
     "mas-sensitivity": mas_sensitivity,
+    "memories": memories,
+    "neurons": neurons,
+    "path": si_path,
     "replay": replay,
     "scenarios": scenarios,
     "springs": springs,
+    "sums": sums,
 }
 
 __all__ = ["DRAWINGS", "draw", "style_sheet"]
