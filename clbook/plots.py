@@ -1,12 +1,14 @@
 """One function per kind of figure: data first, then keywords, `ax=None`; each returns the Axes.
 
 Figures are drawn on white with dark text, so that they read the same on a light and on a dark page, and with letters large
-enough for a phone. Colours are colour-blind safe, and a method, a task or a scenario has the same one everywhere.
+enough for a phone. A method, a task or a scenario has one colour everywhere, dark enough for white paper; the methods that are
+compared most often can be told apart by the colour-blind.
 Book: every notebook.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,37 +22,93 @@ from matplotlib.ticker import MaxNLocator
 from clbook import metrics
 from clbook.result import Result
 
-PALETTE = sns.color_palette("colorblind").as_hex()
-# SGD and fine-tuning are the same thing under two names, and grey: the thing to beat
+# for what is no method, no task and no scenario: eight that keep apart for the colour-blind, each at least 3 to 1 on white
+PALETTE = ["#1c69e3", "#cb8315", "#219b5c", "#c4371d", "#5a3473", "#139cb6", "#f443a9", "#707070"]
+# A family is a hue, a member a shade of it; the methods compared most often keep apart without the family.
 COLOURS = {
-    "SGD": "#555555", "Finetune": "#555555", "Fine-tuning": "#555555", "Joint": "#000000", "L2": PALETTE[1], "EWC": PALETTE[0],
-    "online EWC": PALETTE[9], "SI": PALETTE[2], "MAS": PALETTE[4], "RWalk": PALETTE[5], "LwF": PALETTE[3], "ER": PALETTE[8],
-    "A-GEM": PALETTE[6], "DGR": PALETTE[7],
-    # the first tasks of a notebook by their names, and the three scenarios: Paul Tol's muted colours, used by no method
-    "task A": "#332288", "task B": "#CC6677", "task C": "#44AA99",
-    "task-incremental": "#117733", "domain-incremental": "#999933", "class-incremental": "#882255",
+    # bounds: grey is the thing to beat (SGD and fine-tuning are one thing under two names), black what is possible
+    "fine-tuning": "#707070", "finetune": "#707070", "SGD": "#707070", "joint": "#000000", "cumulative": "#3d4a52",
+    "EWC": "#1c69e3", "online EWC": "#548fe6", "SI": "#219b5c", "RWalk": "#0d5c38", "MAS": "#5a3473", "L2": "#cb8315",
+    "LwF": "#831826",
+    # rehearsal: stored samples, their gradients, their outputs, samples made up
+    "ER": "#5f6703", "A-GEM": "#f443a9", "GEM": "#a3176d", "DER++": "#139cb6", "DGR": "#8a5f2a", "DGR, distilled": "#b98747",
+    # new models and averages of models: reds and browns
+    "separate": "#c2410c", "duplicate and fine-tune": "#c65d21", "feature extraction": "#e8590c", "progressive": "#9a4a2f",
+    "fine-tuning of the top": "#a8733f", "IMM": "#d0605e", "IMM, mean": "#d0605e", "IMM, mode": "#a83a45", "average": "#b9837a",
+    # a classifier on features that never change: limes
+    "class means": "#5f9a0c", "LDA": "#4a780f", "ridge": "#3b5c14",
+    # two memories: sea greens
+    "CLS-ER": "#0b5a6b", "fast and slow weights": "#4b8f93",
+    # few neurons a task: violets
+    "XdG": "#7c4dd8", "PackNet": "#a06fe0", "HAT": "#8b3fb0", "k winners take all": "#b668c4",
+    # the first tasks of a notebook by their names, and the three scenarios: used by no method
+    "task A": "#332288", "task B": "#cc6677", "task C": "#2e8b7d",
+    "task-incremental": "#117733", "domain-incremental": "#8a8a22", "class-incremental": "#882255",
+}  # fmt: skip
+# the classes of the package that are called otherwise in a figure
+ALIASES = {
+    "AGEM": "A-GEM", "DERpp": "DER++", "CLSER": "CLS-ER", "FastWeights": "fast and slow weights", "KWTA": "k winners take all",
+    "FeatureExtraction": "feature extraction", "DGR+distill": "DGR, distilled",
+    "fast weights": "fast and slow weights", "k-WTA": "k winners take all",
+    "ClassMeans": "class means",
+}  # fmt: skip
+# a second sign beside the colour: dashes where two shades of one hue meet, and a marker for every method of the main table
+DASHED = {"online EWC", "RWalk", "GEM", "DGR, distilled", "IMM, mode", "fast and slow weights", "cumulative"}
+MARKERS = {
+    "fine-tuning": "v", "finetune": "v", "SGD": "v", "joint": "P", "EWC": "o", "SI": "s", "MAS": "D", "L2": "^", "LwF": "*",
+    "ER": "X", "A-GEM": "p", "DER++": "h",
 }  # fmt: skip
 
 
 def use_style() -> None:
-    """The look of every figure in the book: call it once in the first cell of a notebook."""
+    """The look of every figure in the book: call it once in the first cell of a notebook.
+
+    Letters of 12 points and more are still 8 pixels high where a figure of 7 inches, the widest of the book, is shown on a
+    phone. Pictures have two pixels for each of the page's, also in Jupyter, where they are shown at their size.
+    """
     sns.set_theme(
         context="notebook",
         style="whitegrid",
         palette=PALETTE,
         font_scale=1.15,
         rc={
-            "figure.figsize": (6, 4), "figure.dpi": 130, "figure.facecolor": "white", "savefig.facecolor": "white",
-            "figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 2,
-            "image.cmap": "viridis",
+            "figure.figsize": (6, 4), "figure.dpi": 100, "savefig.dpi": 200, "figure.facecolor": "white",
+            "savefig.facecolor": "white", "figure.constrained_layout.use": True, "axes.spines.top": False,
+            "axes.spines.right": False, "lines.linewidth": 2, "image.cmap": "viridis", "legend.fontsize": 12,
         },
     )  # fmt: skip
+    if "inline" in plt.get_backend():  # in a notebook
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("retina")
 
 
 def colour(label: str) -> str:
-    """The colour of a method, task or scenario, by the longest known name the label starts with."""
-    known = [name for name in COLOURS if label.startswith(name)]
-    return COLOURS[max(known, key=len)] if known else PALETTE[sum(map(ord, label)) % len(PALETTE)]
+    """The colour of a method, task or scenario: that of the longest known name with which the label starts.
+
+    Capitals and signs do not count, so "EWC", "ewc" and "EWC, λ = 3" are one. Any other label has one of PALETTE, always the
+    same.
+    """
+    name = known(label)
+    return PALETTE[sum(map(ord, label)) % len(PALETTE)] if name is None else COLOURS[name]
+
+
+def look(label: str) -> dict[str, Any]:
+    """Colour, line and marker of a method, for Axes.plot and Axes.errorbar."""
+    name = known(label) or ""
+    return {"color": colour(label), "linestyle": "--" if name in DASHED else "-", "marker": MARKERS.get(name, "o")}
+
+
+def known(label: str) -> str | None:
+    """The longest name of COLOURS with which a label starts, word by word, or None."""
+    words = _words(label)
+    names = {**{name: name for name in COLOURS}, **ALIASES}
+    fitting = [name for name in names if words[: len(_words(name))] == _words(name)]
+    return names[max(fitting, key=lambda name: len(_words(name)))] if fitting else None
+
+
+def _words(label: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+\+*", label.lower())
 
 
 def accuracy_matrix(R: np.ndarray, *, names: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
@@ -221,7 +279,8 @@ def _axes(ax: Axes | None) -> Axes:
 def _band(ax: Axes, x: np.ndarray, values: np.ndarray, label: str, level: float, **style: Any) -> None:
     """Mean of values [runs, E] against x [E], with the interval shaded where there are several runs."""
     mean, half = metrics.interval(values, level)
-    ax.plot(x, mean, color=colour(label), label=label, **style)
+    look_of = {"color": colour(label), "linestyle": look(label)["linestyle"], **style}
+    ax.plot(x, mean, label=label, **look_of)
     if len(values) > 1:
         ax.fill_between(x, mean - half, mean + half, color=colour(label), alpha=0.2, linewidth=0)
 

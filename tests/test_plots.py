@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from matplotlib.colors import to_hex, to_rgb
 from small import clouds, train
 
-from clbook import Result, metrics, plots, split
+from clbook import Result, methods, metrics, plots, split
+from clbook.lab.entries import ENTRIES, MAIN, SPLIT
 from clbook.methods import Finetune
 
 
@@ -96,12 +98,84 @@ def test_agreement_leaves_out_what_is_not_positive() -> None:
     assert counts.sum() == 2 and ax.get_xlim() == ax.get_ylim() == (-10, -2)
 
 
+def luminance(color: str) -> float:
+    """Relative luminance of WCAG 2, from the linear parts of red, green and blue."""
+    return float(linear(color) @ (0.2126, 0.7152, 0.0722))
+
+
+def linear(color: str) -> np.ndarray:
+    c = np.array(to_rgb(color))
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+
+# what is seen without the pigment for green, and without that for red: Machado, Oliveira & Fernandes 2009, severity 1
+BLIND = {
+    "deutan": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
+    "protan": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+}
+XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
+
+
+def lab(rgb: np.ndarray) -> np.ndarray:
+    """CIE 1976 L*a*b* of linear red, green and blue, white D65."""
+    t = np.clip(np.array(XYZ) @ rgb, 0, None) / (0.95047, 1, 1.08883)
+    f = np.where(t > (6 / 29) ** 3, np.cbrt(t), t * (29 / 6) ** 2 / 3 + 4 / 29)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def test_the_measures_of_colour_know_black_white_and_grey() -> None:
+    assert (luminance("#ffffff"), luminance("#000000")) == (pytest.approx(1), 0)
+    assert 1.05 / (luminance("#767676") + 0.05) == pytest.approx(4.54, abs=0.01)  # the grey known from WCAG's handbooks
+    assert lab(linear("#ffffff")) == pytest.approx([100, 0, 0], abs=0.02)
+    assert lab(linear("#ff0000")) == pytest.approx([53.24, 80.09, 67.20], abs=0.02)
+    for matrix in BLIND.values():  # nobody sees a colour in grey
+        np.testing.assert_allclose(np.array(matrix).sum(1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*plots.COLOURS, *plots.PALETTE])
+def test_every_colour_has_a_contrast_of_3_to_1_on_white(name: str) -> None:
+    assert 1.05 / (luminance(plots.COLOURS.get(name, name)) + 0.05) >= 3
+
+
+def test_the_colour_blind_tell_the_main_methods_apart() -> None:
+    """Lab colours at least 15 apart, for every kind of eye; 2.3 is the least difference that one sees side by side."""
+    for a, b in combinations((linear(plots.colour(name)) for name in MAIN), 2):
+        for matrix in (np.eye(3), *map(np.array, BLIND.values())):
+            assert np.linalg.norm(lab(np.clip(matrix @ a, 0, 1)) - lab(np.clip(matrix @ b, 0, 1))) > 15
+    assert len({plots.look(name)["marker"] for name in MAIN}) == len(MAIN)  # and by their markers without any colour
+
+
+def test_every_method_of_the_package_has_a_colour_of_its_own() -> None:
+    assert all(plots.known(name) for name in methods.__all__)
+    assert len({plots.colour(name) for name in methods.__all__}) == len(methods.__all__)
+    for entries in ENTRIES.values():
+        assert all(plots.known(label) for label in entries)
+    assert len({plots.colour(label) for label in SPLIT}) == len(SPLIT)
+    for label, entry in SPLIT.items():  # in a table's words, or as the method calls itself: a variant only by its class
+        assert plots.colour(entry.method.label) == plots.colour(label) or label in ("online EWC", "IMM, mode")
+
+
 def test_a_method_has_one_colour_everywhere() -> None:
-    assert plots.colour("EWC") == plots.colour("EWC, lam = 3") != plots.colour("L2")
+    assert plots.colour("EWC") == plots.colour("EWC, lam = 3") == plots.colour("ewc") != plots.colour("L2")
     assert plots.colour("online EWC") != plots.colour("EWC") and plots.colour("SGD") == plots.colour("Finetune")
-    assert plots.colour("something new") == plots.colour("something new")
-    known = {name: to_rgb(c) for name, c in plots.COLOURS.items() if name not in ("SGD", "Fine-tuning")}
-    assert len(set(known.values())) == len(known)
+    assert plots.colour("MAS (loss)") == plots.colour("MAS") and plots.colour("A-GEM") != plots.colour("GEM")
+    assert plots.known("DERailed") is plots.known("Else") is plots.known("") is None  # whole words only
+    assert plots.colour("something new") == plots.colour("something new") in plots.PALETTE
+    assert to_hex(plots.colour("fine-tuning")) == "#707070" and plots.colour("joint training") == "#000000"
+    others = ("SGD", "finetune", "IMM")
+    assert len({c for name, c in plots.COLOURS.items() if name not in others}) == len(plots.COLOURS) - len(others)
+
+
+def test_the_benchmark_is_drawn_in_the_colours_of_its_methods() -> None:
+    from clbook.lab.benchmark import draw
+    from clbook.lab.experiments import stored
+
+    figure = draw(stored("benchmark"))
+    assert figure.get_figwidth() <= 7
+    names = [t.get_text() for t in figure.axes[0].get_yticklabels()]
+    for bar in (c for ax in figure.axes for c in ax.containers):
+        x, y = (float(v[0]) for v in bar.lines[0].get_data())
+        assert bar.lines[0].get_color() == plots.colour(names[int(y)]) and 0 <= x <= 100
 
 
 def test_style_is_dark_on_white() -> None:
