@@ -31,7 +31,7 @@ def regularisation() -> Panel:
     return family(
         "Regularisation",
         "A network; springs sit on some of its weights, and its outputs are tied to recorded answers.",
-        "stiffness or answers",
+        "stiffness, answers",
         "acts on weights, outputs",
         [
             *wires(at, stroke="muted", pen=0.8),
@@ -48,7 +48,7 @@ def models() -> Panel:
     return family(
         "New models",
         "Two networks, one for task A and one for task B, and an arrow from both to a third, their mean.",
-        "networks or a mean",
+        "networks, a mean",
         "acts on whole networks",
         [
             *small_network((10, 36), 54, 44, stroke="task A"),

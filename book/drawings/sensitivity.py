@@ -67,7 +67,7 @@ def moves() -> Panel:
             heading("How far do they go?"),
             *axes("*f*_1", "*f*_2"),
             *arrows,
-            *lines((W / 2, 222), "Weight *i* moves the outputs far:", "it gets a stiff spring.", colour="MAS"),
+            *lines((W / 2, 222), "Weight *i* moves them far:", "it gets a stiff spring.", colour="MAS"),
             text((W / 2, 256), "Weight *j* hardly: a soft one."),
         ],
     )
