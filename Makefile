@@ -3,11 +3,12 @@
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+SCRIPTS := $(VENV)/share/clbook
 PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help book test figures test-mnist lint fuzz benchmark clean
+.PHONY: help book test figures test-mnist test-oldest lint fuzz benchmark gpu gpu-wheels clean
 .DELETE_ON_ERROR:
 
 help:  ## list these commands
@@ -39,14 +40,31 @@ benchmark: $(INSTALLED)  ## time the package beside Avalanche, in turns; writes 
 	@.venv-avalanche/bin/pip install --quiet --disable-pip-version-check avalanche-lib==0.6.0
 	$(BIN)/python benchmarks/speed.py --avalanche .venv-avalanche/bin/python
 
+gpu:  ## on a machine with a GPU, nine minutes: CUDA against CPU, figure A, stacks, permuted MNIST; writes benchmarks/gpu.json
+	$(or $(PYTHON),python3) benchmarks/gpu.py
+
+gpu-wheels:  ## for a GPU machine without a network: what PyTorch does not bring along, as wheels in .wheels (PYVER=3.12)
+	$(BIN)/pip download --quiet --no-deps --only-binary=:all: --python-version $(or $(PYVER),3.12) --dest .wheels \
+	  $$(grep -E '^(pydantic|pydantic.core|annotated.types|typing.inspection|typing.extensions|jaxtyping|wadler.lindig|tqdm)==' constraints.txt)
+
+test-oldest: $(INSTALLED)  ## the tests of the package with the oldest dependencies that pyproject.toml allows, on Python 3.11
+	@test -x .venv-oldest/bin/python || $(or $(PYTHON),python3.11) -m venv .venv-oldest
+	@$(BIN)/python tests/oldest.py > .venv-oldest/oldest.txt
+	@.venv-oldest/bin/pip install --quiet --disable-pip-version-check -r .venv-oldest/oldest.txt
+	@.venv-oldest/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	CLBOOK_PRESET=quick .venv-oldest/bin/pytest -q tests --ignore=tests/browser
+
 clean:  ## remove everything that was built or installed here
 	rm -rf _build $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 # Once; again when what is to be installed changes.
-$(INSTALLED): requirements.txt constraints.txt pyproject.toml | $(BIN)/pip
+$(INSTALLED): requirements.txt constraints.txt pyproject.toml book/_ext/package-lock.json | $(BIN)/pip
 	@echo "Installing what the book needs into $(VENV), once: some minutes and 6 GB, most of it PyTorch."
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@mkdir -p $(SCRIPTS) && cp book/_ext/package.json book/_ext/package-lock.json $(SCRIPTS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix $(SCRIPTS) --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null || \
+	  echo "npm could not install MathJax 4: the book is built with MathJax 3, and long formulas will scroll on a phone." >&2
 	@touch $@
 
 # The first Python that works. PYTHON=... names another.
