@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT / "book"))
 import drawings
 from drawings import gem, sketch
 from drawings.springs import NEW, OLD, STIFFNESS
+from drawings.valleys import descent
 
 SVG = "{http://www.w3.org/2000/svg}"
 PANELS = [(name, i) for name in drawings.DRAWINGS for i in range(len(drawings.DRAWINGS[name]()))]
@@ -145,6 +146,13 @@ def test_springs_come_to_rest_where_both_tasks_pull_alike() -> None:
         cost = lambda x: stiffness * (x - OLD) ** 2 + (x - NEW) ** 2  # noqa: B023, E731
         best = min((OLD + (NEW - OLD) * k / 10_000 for k in range(10_001)), key=cost)
         assert any(abs(x - best) < 0.1 for x in centres), f"no weight at {best}"
+
+
+def test_a_spring_on_the_first_parameter_leads_to_the_common_solution() -> None:
+    """Where the exercise of the chapter says: (1/2, 1/2) without a spring, (0, 1) with one, whatever its stiffness."""
+    assert descent(0.0)[-1] == pytest.approx((0.5, 0.5))
+    for stiffness in (1.0, 4.0, 20.0):
+        assert descent(stiffness)[-1] == pytest.approx((0, 1), abs=1e-6)
 
 
 @pytest.mark.parametrize(("i", "olds", "new"), [(0, [gem.G_REF], gem.NEW_1), (1, [gem.G_1, gem.G_2], gem.NEW_2)])

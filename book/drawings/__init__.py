@@ -14,9 +14,12 @@ from .scenarios import scenarios
 from .sensitivity import mas_sensitivity
 from .sketch import Panel, style_sheet
 from .springs import springs
+from .valleys import common_solution, where_held
 
 DRAWINGS: dict[str, Callable[[], list[Panel]]] = {
     "averages": averages,
+    "common-solution": common_solution,
+    "ewc-mas-lwf-data": where_held,
     "families": families,
     "gem-cone": gem_cone,
     "lwf-heads": lwf_heads,
