@@ -7,9 +7,9 @@ from .sketch import Element, Panel, Point, arrow, box, circle, lines, path, text
 PARTS = {"blade": "task A", "bracket": "task B", "bolt": "task C"}
 W, H = 210, 286
 QUESTIONS = {
-    "task-incremental": ("This is a blade.", "Which defect does it have?"),
-    "domain-incremental": ("Good or defective?", "The part is not told."),
-    "class-incremental": ("Which part is it,", "and which defect?"),
+    "task-incremental": ("“This is a blade.", "Which defect does it have?”"),
+    "domain-incremental": ("“Good or defective?”", "(the part is not told)"),
+    "class-incremental": ("“Which part is it,", "and which defect?”"),
 }
 
 
@@ -21,7 +21,7 @@ def asked(scenario: str) -> list[Element]:
     """What all three have: the heading, the picture of a blade, the network and the question."""
     return [
         text((W / 2, 16), scenario.capitalize(), colour=scenario, bold=True, size=15),
-        *lines((W / 2, 40), *(f"“{QUESTIONS[scenario][0]}", f"{QUESTIONS[scenario][1]}”")),
+        *lines((W / 2, 40), *QUESTIONS[scenario]),
         *blade((W / 2, 102)),
         *arrow((W / 2, 130), (W / 2, 150)),
         box((45, 152), 120, 30, stroke="ink"),
