@@ -46,7 +46,9 @@ MATHJAX_CONFIG = {
 def configure(app: Sphinx, config: Any) -> None:
     """Set what follows from the repository's address, and choose the MathJax that is installed."""
     owner, name = urlsplit(config.html_theme_options["repository_url"]).path.strip("/").split("/")[:2]
-    config.html_baseurl = config.html_baseurl or f"https://{owner}.github.io/{name}/"
+    config.html_baseurl = config.ogp_site_url = config.html_baseurl or f"https://{owner}.github.io/{name}/"
+    config.notfound_urls_prefix = urlsplit(config.html_baseurl).path
+    config.notfound_context["body"] = config.notfound_context["body"].replace('href="', f'href="{config.notfound_urls_prefix}')
     if (SCRIPTS / "mathjax").exists():
         config.mathjax_path = "mathjax/tex-chtml.js"
         config.mathjax3_config = MATHJAX_CONFIG
@@ -71,6 +73,8 @@ REPAIRS = [
     (r'<summary aria-label="Toggle hidden content">', "<summary>"),
     (r"<th></th>", "<td></td>"),  # corners of the tables that pandas prints
     (r' id="(exercise|solution)-content"', ""),  # the same on every exercise
+    # a short formula and the mark after it may not be parted
+    (r'(<span class="math [^>]*>\\\([^<]{1,24}\\\)</span>)([.,;:!?)]+)', r'<span class="nobreak">\1\2</span>'),
 ]
 
 
