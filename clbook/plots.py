@@ -33,8 +33,8 @@ COLOURS = {
     # rehearsal: stored samples, their gradients, their outputs, samples made up
     "ER": "#5f6703", "A-GEM": "#f443a9", "GEM": "#a3176d", "DER++": "#139cb6", "DGR": "#8a5f2a", "DGR, distilled": "#b98747",
     # new models and averages of models: reds and browns
-    "separate": "#c2410c", "duplicate and fine-tune": "#c65d21", "feature extraction": "#e8590c", "progressive": "#9a4a2f",
-    "fine-tuning of the top": "#a8733f", "IMM": "#d0605e", "IMM, mean": "#d0605e", "IMM, mode": "#a83a45", "average": "#b9837a",
+    "separate": "#c2410c", "duplicate and fine-tune": "#0f766e", "feature extraction": "#e8590c", "progressive": "#9a4a2f",
+    "fine-tuning of the top": "#4f7a94", "IMM": "#d0605e", "IMM, mean": "#d0605e", "IMM, mode": "#a83a45", "average": "#b9837a",
     # a classifier on features that never change: limes
     "class means": "#5f9a0c", "LDA": "#4a780f", "ridge": "#3b5c14",
     # two memories: sea greens
