@@ -71,7 +71,7 @@ def copy_mathjax(app: Sphinx) -> None:
 REPAIRS = [
     (r'role="doc-biblioentry"', 'role="listitem"'),
     (r'<summary aria-label="Toggle hidden content">', "<summary>"),
-    (r"<th></th>", "<td></td>"),  # corners of the tables that pandas prints
+    (r"<th([^>]*)>\s*</th>", r"<td\1></td>"),  # corners of the tables that pandas prints
     (r' id="(exercise|solution)-content"', ""),  # the same on every exercise
     # a short formula and the mark after it may not be parted
     (r'(<span class="math [^>]*>\\\([^<]{1,24}\\\)</span>)([.,;:!?)]+)', r'<span class="nobreak">\1\2</span>'),
@@ -106,20 +106,30 @@ def finish_body(app: Sphinx, page: str, template: str, context: dict[str, Any], 
     context["body"] = body
 
 
+# Outside the text, in what the theme writes. Its icon script has 1.5 MB, and its style sheet the same icons as a font.
+FRAME = [
+    (r"<script [^>]*/fontawesome\.js[^>]*></script>", ""),
+    (r'<summary>(?=<span class="toctree-toggle")', '<summary aria-label="Pages of this chapter">'),
+]
+
+
 def lighten(app: Sphinx) -> None:
-    """Take away the theme's icon script, 1.5 MB: its style sheet has the same icons as a font. Maps of scripts go as well."""
     for file in Path(app.outdir).rglob("*.html"):
         html = file.read_text(encoding="utf-8")
-        file.write_text(re.sub(r"<script [^>]*/fontawesome\.js[^>]*></script>", "", html), encoding="utf-8")
+        for pattern, replacement in FRAME:
+            html = re.sub(pattern, replacement, html)
+        file.write_text(html, encoding="utf-8")
+    # nobody reads the maps of scripts
     for file in [*Path(app.outdir, "_static").rglob("*.map"), *Path(app.outdir, "_static").rglob("fontawesome.js*")]:
         file.unlink(missing_ok=True)
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:
-    if error is None and app.builder.name == "html":
+    if error is None and app.builder.format == "html":
         copy_mathjax(app)
         lighten(app)
-        write_previews(app)
+        if app.builder.name == "html":
+            write_previews(app)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

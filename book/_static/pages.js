@@ -113,6 +113,9 @@
     MathJax.startup.document.rerender(20);
   }
 
+  // Paper shows what is folded.
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((details) => (details.open = true)));
+
   document.addEventListener("DOMContentLoaded", () => {
     document.querySelectorAll(".bd-article figure img, .bd-article .cell_output img").forEach(enlargeable);
     watchScrolling();
