@@ -1,10 +1,12 @@
-"""The numbers and the identities that the chapters state and leave to the reader to believe. Book: book/ewc."""
+"""The numbers and the identities that the chapters state and leave to the reader to believe. Book: book/ewc, book/families."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import statistics
+from dataclasses import dataclass
 from fractions import Fraction
 
 import pytest
@@ -14,9 +16,14 @@ from small import users_meet_it
 from torch import Tensor, nn
 
 import clbook
-from clbook.method import merge, proximal
-from clbook.methods import L2
+from clbook.lab import experiments
+from clbook.method import Rng, State, Update, merge, proximal
+from clbook.methods import L2, SI, Average, DERpp, FastWeights
+from clbook.methods.fixed import ridge
+from clbook.methods.gem import project, project_all
+from clbook.methods.progressive import Column
 from clbook.net import Net
+from clbook.scenarios import Task
 
 torch.manual_seed(0)
 X, Y = torch.randn(40, 5, dtype=torch.float64), torch.randint(0, 3, (40,))
@@ -171,3 +178,218 @@ def test_the_table_of_speed_is_what_was_measured() -> None:
     for name in ("fine-tuning", "EWC", "MAS", "LwF", "SI", "replay"):
         theirs, ours = seconds[f"Avalanche: {name}"], seconds[f"clbook: {name}"]
         assert f"| {name} | {theirs:.1f} | {ours:.1f} | {theirs / ours:.1f} |" in page
+
+
+# Families ----------------------------------------------------------------------------------------------------------------
+
+
+def test_synaptic_intelligence_finds_half_the_curvature_of_a_parabola() -> None:
+    """Small steps down a parabola with curvatures h: Omega = h / 2, whatever the start, for xi near 0."""
+    h, alpha = torch.tensor([0.5, 2.0, 4.0], dtype=torch.float64), torch.tensor([1.0, -2.0, 0.3], dtype=torch.float64)
+    method, theta = SI(lam=2.0, xi=1e-9), torch.tensor([-1.0, 0.5, 3.0], dtype=torch.float64)
+    with users_meet_it():  # this spring asks neither network nor task
+        state, eta = method.start(None, theta), 1e-3
+        for _ in range(20_000):
+            g = h * (theta - alpha)
+            update = Update(theta, g, torch.tensor(eta))
+            theta, state = method.after_step(theta - eta * g, state, update)
+        omega = method.importance(None, theta, state, None, None)
+    torch.testing.assert_close(omega, h / 2, rtol=5e-3, atol=0)
+
+
+def test_the_shares_depend_on_the_path_and_their_sum_does_not() -> None:
+    """L = theta_1 theta_2 from (1, 1) to (0, 0): along the axes the shares are 1 and 0, straight 1/2 and 1/2."""
+    corner = torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
+    for stops, shares in ((corner, (1.0, 0.0)), (corner[::2], (0.5, 0.5))):
+        path = torch.cat([torch.lerp(a, b, torch.linspace(0, 1, 2001)[:, None]) for a, b in itertools.pairwise(stops)])
+        middle = (path[1:] + path[:-1]) / 2  # the gradient is (theta_2, theta_1)
+        w = -(middle.flip(1) * path.diff(dim=0)).sum(0)
+        torch.testing.assert_close(w, torch.tensor(shares), rtol=0, atol=1e-3)
+
+
+def test_with_plain_descent_the_share_is_a_sum_of_squared_batch_gradients() -> None:
+    task, model = clbook.split(clbook.load("digits"), 5, kind="task").first(1), clbook.mlp(64, 10, (8,))
+    seen: list[Tensor] = []
+
+    class Watched(SI):
+        stacks = False
+
+        def after_step(self, theta: Tensor, state: State, update: Update) -> tuple[Tensor, State]:
+            theta, state = super().after_step(theta, state, update)
+            seen.append(update.direction.square())
+            expected = 0.1 * torch.stack(seen).sum(0)
+            torch.testing.assert_close(state["path"], expected, rtol=1e-3, atol=1e-6)
+            return theta, state
+
+    clbook.run(task, Watched(lam=0.0), 1, net=model, steps=30, optimizer="sgd", lr=0.1, device="cpu")
+    assert len(seen) == 30
+
+
+def test_mean_and_mode_of_two_networks() -> None:
+    F, theta = torch.tensor([9.0, 1.0]), torch.tensor([0.0, 1.0])
+    spring = merge({"omega": F[:1], "theta_star": theta[:1]}, F[1:], theta[1:])
+    loss = lambda t: float((F * (t - theta) ** 2).sum()) / 2  # noqa: E731
+    assert float(spring["theta_star"]) == pytest.approx(0.1)
+    assert (loss(0.5), loss(0.1)) == pytest.approx((1.25, 0.45))
+
+
+def test_two_networks_with_their_units_in_another_order() -> None:
+    f = lambda u, v, x: v[0] * max(u[0] * x, 0) + v[1] * max(u[1] * x, 0)  # noqa: E731
+    for x in (-2.0, 0.5, 3.0):
+        assert f((1, -1), (1, -1), x) == f((-1, 1), (-1, 1), x) == x
+        assert f((0, 0), (0, 0), x) == 0
+
+
+def test_averages_need_a_common_start() -> None:
+    """On the small digits with the task told, networks from starts of their own average worse than from one start."""
+
+    @dataclass(frozen=True)
+    class Scattered(Average):
+        def before_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> tuple[Tensor, State]:
+            _, state = super().before_task(net, theta, state, task, rng)
+            return net.init(int(torch.randint(2**31, (), generator=rng))).to(theta), state
+
+    tasks = clbook.split(clbook.load("digits"), 5, kind="task")
+    training = {"net": clbook.mlp(64, 10, (100, 100)), "steps": 300, "batch_size": 32, "optimizer": "adam", "lr": 1e-3}
+    results = (clbook.run(tasks, method, 3, device="cpu", **training) for method in (Average(), Scattered()))
+    one, many = (clbook.metrics.average_accuracy(result.R).mean() for result in results)
+    assert one > many + 0.05
+
+
+def test_columns_of_a_progressive_network() -> None:
+    count = lambda k: sum(p.numel() for p in Column([784, 400, 400, 2], k).parameters())  # noqa: E731
+    assert (count(0), count(4)) == (475_202, 1_118_402)
+
+
+def test_two_conditions() -> None:
+    g, g2 = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, -1.0])
+    for g1, a_gem in ((torch.tensor([-1.0, 1.0]), [0.0, 0.0]), (torch.tensor([-1.0, 3.0]), [0.5, 0.5])):
+        turned = project(g, (g1 + g2) / 2)
+        torch.testing.assert_close(turned, torch.tensor(a_gem), rtol=0, atol=1e-6)
+        torch.testing.assert_close(project_all(g, torch.stack([g1, g2])), torch.zeros(2), rtol=0, atol=1e-5)
+    assert float(turned @ g2) == pytest.approx(-1)
+
+
+def test_der_takes_the_mean_over_the_outputs() -> None:
+    """alpha = 1 here is 0.1 of a paper that sums over ten outputs: the loss of DER++ beside the formula of its page."""
+    data = clbook.load("digits")
+    tasks, model = clbook.split(data, 5, kind="class"), clbook.mlp(64, 10, (8,))
+    theta, rng = model.init(0), torch.Generator().manual_seed(0)
+    method = DERpp(alpha=1.0, beta=0.0, size=50)
+    state = method.after_task(model, theta, method.start(model, theta), tasks[0], rng)
+    batch = method.prepare(state, tasks, 1, tasks.batch(1, torch.arange(16)), rng)
+    moved = theta + 0.1
+    gap = (model(moved, batch.old.x) - batch.old.drawn["z"]).square().sum(1).mean()
+    extra = method.loss(model, moved, state, batch) - model.loss(moved, batch)
+    torch.testing.assert_close(extra, 0.1 * gap)
+
+
+def test_copies_of_copies_lose_their_spread() -> None:
+    assert 0.99**68 > 0.5 > 0.99**69
+    draw = torch.Generator().manual_seed(0)
+    spread = torch.ones(20_000)
+    for _ in range(5):
+        samples = spread.sqrt()[:, None] * torch.randn(20_000, 20, generator=draw)
+        spread = samples.var(1, correction=0)
+    assert float(spread.mean()) == pytest.approx((19 / 20) ** 5, rel=0.02)
+
+
+def test_how_far_back_an_average_looks() -> None:
+    a, t = 0.999, torch.arange(40_000, dtype=torch.float64)
+    weight = (1 - a) * a**t
+    assert float(weight.sum()) == pytest.approx(1) and float((weight * t).sum()) == pytest.approx(999, rel=1e-6)
+    assert float(weight.square().sum()) == pytest.approx((1 - a) / (1 + a)) == pytest.approx(1 / 2000, rel=1e-3)
+    assert (round(a**2000, 3), round(2 ** (-1 / 2000), 5)) == (0.135, 0.99965)
+    moving = torch.linspace(0, 1, 101, dtype=torch.float64)  # 100 steps from A (0) to B (1)
+    path = torch.cat([moving, torch.ones(3900, dtype=torch.float64)])
+    average, at = torch.zeros((), dtype=torch.float64), {}
+    for step, place in enumerate(path[1:], 1):
+        average = a * average + (1 - a) * place
+        at[step] = float(average)
+    assert (round(1 - at[2000], 2), round(1 - at[4000], 2)) == (0.14, 0.02)
+
+
+def test_what_comes_back_lasts() -> None:
+    """A step of 1 every m steps, by the rule of fast and slow weights, until the fast part no longer changes."""
+    for m, expected in ((10, 9.3), (500, 0.90)):
+        fast = slow = torch.zeros((), dtype=torch.float64)
+        method = FastWeights(rho=0.1, decay=0.99)
+        for step in range(8 * m if m == 500 else 200 * m):
+            before = slow + fast
+            after = before + (1.0 if step % m == 0 else 0.0)
+            theta, state = method.after_step(after, {"fast": fast}, Update(before, before, before))
+            fast = state["fast"]
+            slow = theta - fast
+            if step % m == 0:
+                shown = float(fast)
+        assert shown == pytest.approx(expected, rel=0.01)
+
+
+def test_what_gates_share() -> None:
+    assert 0.96**16 > 0.5 > 0.96**17 and 0.75**8 > 0.1 > 0.75**9
+    on = round(0.2 * 400)
+    assert (on, on**2, round(0.04 * on**2)) == (80, 6400, 256)
+    slope = lambda u: 1 / (2 * (math.cosh(u) + 1))  # noqa: E731
+    sigmoid = lambda u: 1 / (1 + math.exp(-u))  # noqa: E731
+    for u in (-3.0, 0.2, 5.0):
+        assert slope(u) == pytest.approx(sigmoid(u) * (1 - sigmoid(u)))
+
+
+def test_what_sums_hold() -> None:
+    """The covariance from the sums, the optimum of ridge regression, and their size in bytes."""
+    draw = torch.Generator().manual_seed(0)
+    phi, y = torch.randn(60, 5, generator=draw, dtype=torch.float64), torch.randint(0, 3, (60,), generator=draw)
+    Y = nn.functional.one_hot(y, 3).double()
+    n, S, G = Y.sum(0), phi.T @ Y, phi.T @ phi
+    mu = S / n
+    centred = phi - mu.T[y]
+    torch.testing.assert_close((G - S @ mu.T) / 60, centred.T @ centred / 60)
+    W, _ = ridge(S, G, 0.7)
+    W.requires_grad_()
+    loss = (phi @ W - Y).square().sum() + 0.7 * W.square().sum()
+    assert float(torch.autograd.grad(loss, W)[0].abs().max()) < 1e-9
+    assert round(8 * (2000 * 2001 / 2 + 2000 * 10) / 1e6, 1) == 16.2
+
+
+def test_the_pages_say_of_the_benchmark_what_it_holds() -> None:
+    """What the text says in words beside the numbers that are taken from the stored results when the book is built."""
+    report = experiments.stored("benchmark")
+    acc = {key.removeprefix("split "): float(clbook.metrics.interval(v)[0]) for key, v in report.ours.items()}
+    springs = ("EWC", "online EWC", "SI", "MAS", "RWalk")
+    # regularisation
+    assert all(acc[f"task: {m}"] > acc["task: joint training"] - 1 for m in springs)
+    assert all(acc["domain: fine-tuning"] < acc[f"domain: {m}"] < acc["domain: fine-tuning"] + 15 for m in springs)
+    assert all(abs(acc[f"class: {m}"] - acc["class: fine-tuning"]) < 1.5 for m in (*springs, "L2"))
+    # new models
+    held = max(acc[f"domain: {m}"] for m in (*springs, "L2", "LwF"))
+    assert min(acc["domain: average of weights"], acc["domain: IMM, mean"]) > held
+    assert acc["domain: average of weights"] > acc["domain: IMM, mean"] - 3
+    assert acc["class: average of weights"] < acc["class: fine-tuning"] + 3 < acc["class: IMM, mean"]
+    assert acc["class: progressive networks"] < acc["class: fine-tuning"] + 2
+    # rehearsal and memory
+    assert acc["class: DER++"] > acc["class: ER"] + 3 > acc["class: A-GEM"] + 13
+    assert acc["class: CLS-ER"] > acc["class: ER"] + 3 and abs(acc["class: CLS-ER"] - acc["class: DER++"]) < 1.5
+    kept = {m: report.results[f"split class: {m}"].memory_bytes.max() for m in ("ER", "L2")}
+    assert kept["ER"] < kept["L2"], "a thousand images, and one number for each parameter"
+    # few neurons
+    assert all(acc[f"task: {m}"] > acc["task: separate networks"] - 1.5 for m in ("XdG", "HAT", "PackNet"))
+    assert all(acc[f"{k}: k winners take all"] < acc[f"{k}: fine-tuning"] + 1 for k in ("task", "domain", "class"))
+    # summary
+    assert acc["domain: EWC"] < acc["domain: LwF"] < acc["domain: IMM, mean"]
+
+
+@pytest.mark.parametrize(
+    ("page", "numbers"),
+    [
+        ("regularisation", ("21.2 %",)),
+        ("replay", ("80.2 %", "29.3 %")),
+        ("memory", ("19.9 %", "19.7 %")),
+        ("neurons", ("98.2", "24 %", "95.6", "81.3", "96.6", "84.1")),
+    ],
+)
+def test_the_pages_quote_the_notebook_on_the_families(page: str, numbers: tuple[str, ...]) -> None:
+    cells = json.loads((ROOT / "notebooks" / "06_families.ipynb").read_text())["cells"]
+    printed = " ".join("".join(o.get("text", [])) for c in cells for o in c.get("outputs", []))
+    text = (ROOT / "book" / "families" / f"{page}.md").read_text()
+    for number in numbers:
+        assert number in text and number.replace(" %", "") in printed, f"{number}: on the page, and printed in the notebook"
