@@ -25,10 +25,10 @@ STYLE = """
 """
 
 
-def page(name: str) -> str:
+def page(name: str, style: str = STYLE) -> str:
     """A page with this figure alone."""
     scripts = "".join(f'<script src="{(FOLDER / script).as_uri()}"></script>' for script in SHARED + FIGURES[name])
-    sheet = f'<link rel="stylesheet" href="{(FOLDER / "live.css").as_uri()}"><style>{STYLE}</style>'
+    sheet = f'<link rel="stylesheet" href="{(FOLDER / "live.css").as_uri()}"><style>{style}</style>'
     figure = f'<main class="bd-article"><figure class="live live-{name}"></figure></main>'
     return f'<!doctype html><html lang="en"><meta charset="utf-8">{sheet}{figure}{scripts}</html>'
 

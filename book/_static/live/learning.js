@@ -212,7 +212,7 @@
     /** One step of training; it begins and ends tasks where they begin and end. */
     step() {
       if (this.k < this.learned) this.begin(this.learned);
-      const rows = Array.from(this.rows.subarray(this.done * this.batchSize, (this.done + 1) * this.batchSize));
+      const rows = Array.from(this.rows.slice(this.done * this.batchSize, (this.done + 1) * this.batchSize));
       const batch = this.method.prepare(this, { ...take(this.task, rows, this.task.mask), rows });
       const g = this.method.direction(this, batch);
       const moved = this.theta.map((t, p) => t - this.lr * g[p]);
