@@ -1,16 +1,18 @@
 """Features that never change, measured: which features, which sums, and how many random features.
 
-Every row is a network that stays as it is and a classifier made of sums. `run` computes the rows in parts as it does any
-method's; only the search for lam and the shrinkage goes another way, because all values share the sums, which cost nearly
-everything. Book: notebooks/09_fixed_features.
+The sums cost nearly everything and are the same for all classifiers, all values of lam, and all kinds of scenario. So they are
+made once for every layer of features, and not by `run`, which gives the same R (and is tested to).
+Book: notebooks/09_fixed_features.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from itertools import groupby
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,9 +21,9 @@ from torch import Tensor
 
 from clbook import metrics
 from clbook.checks import Count, Fraction, Natural, check_fields
-from clbook.lab import work
+from clbook.evaluate import Outcome
 from clbook.lab.compare import accuracy
-from clbook.lab.parts import Part, Shape, Stream
+from clbook.lab.parts import Shape, Stream
 from clbook.lab.provenance import concat
 from clbook.lab.report import Computed, Experiment, Reference, Report, Setting
 from clbook.lab.search import Search, Tuned
@@ -29,6 +31,7 @@ from clbook.loop import Training, run
 from clbook.method import State
 from clbook.methods import LDA, ClassMeans, Finetune, Ridge
 from clbook.methods.fixed import FixedFeatures, added, features
+from clbook.result import Result, provenance
 from clbook.scenarios import KINDS, Kind, Scenario
 
 CLASSIFIERS: dict[str, tuple[FixedFeatures, Tuned | None]] = {
@@ -90,11 +93,18 @@ class Row:
     def method(self, **chosen: float) -> FixedFeatures:
         return replace(CLASSIFIERS[self.classifier][0], learn=self.layer.learn, **chosen)
 
-    def parts(self, sizes: Sizes, method: FixedFeatures) -> list[Part]:
-        """One run for each seed, judged on the test set."""
-        stream = Stream("split", self.data, sizes.tasks, self.kind)
-        shape, training = Shape(hidden=self.layer.hidden), Training(steps=self.layer.steps)
-        return [Part(stream, shape, training, (method,), (seed,)) for seed in range(min(sizes.seeds, self.layer.seeds))]
+
+class Seen(NamedTuple):
+    """What all rows on one layer of features share: the scenarios by kind, the sums after each task [T], and the features
+    of the test samples of each task. `seconds` of one core went into it.
+    """
+
+    scenarios: dict[Kind, Scenario]
+    sums: list[State]
+    tested: list[Tensor]
+    theta: Tensor
+    n_params: int
+    seconds: float
 
 
 def rows_of(sizes: Sizes) -> Iterator[Row]:
@@ -105,19 +115,23 @@ def rows_of(sizes: Sizes) -> Iterator[Row]:
 
 
 def compute(s: Setting) -> Computed:
-    """Choose what is tuned on held-out training data, then all rows with it; each part is kept as soon as it is there."""
-    searches = {row: search(row, s.sizes) for row in rows_of(s.sizes)}
-    parts = {
-        row: row.parts(s.sizes, row.method(**{name: one.best for name, one in found.items()}))
-        for row, found in searches.items()
-    }
-    work.sweep_here([p for some in parts.values() for p in some], s.work, s.workers, device=s.device, progress=bool(s.progress))
-    runs = {row.key: [r for p in some if (r := p.load(s.work)) is not None] for row, some in parts.items()}
-    results = {key: concat(some) for key, some in runs.items()}
-    arrays = {f"cpu/{key}": np.array([r.info["cpu_seconds"] for r in some]) for key, some in runs.items()}
-    for row, found in searches.items():
-        for name, one in found.items():
-            arrays[f"search/{row.key}: {name}"] = np.array([[v, one.mean(v), len(one.scores[v])] for v in sorted(one.scores)])
+    """Choose what is tuned on held-out training data, then measure every row with it, layer by layer."""
+    results: dict[str, Result] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for (data, layer), group in groupby(rows_of(s.sizes), key=lambda row: (row.data, row.layer)):
+        methods = {}
+        for row in list(group):
+            found = search(row, s.sizes)
+            methods[row] = row.method(**{name: one.best for name, one in found.items()})
+            for name, one in found.items():
+                tried = [[v, one.mean(v), len(one.scores[v])] for v in sorted(one.scores)]
+                arrays[f"search/{row.key}: {name}"] = np.array(tried)
+        runs = [
+            measure(methods, seen(data, layer, s.sizes.tasks, seed), seed) for seed in range(min(s.sizes.seeds, layer.seeds))
+        ]
+        for row in methods:
+            results[row.key] = concat([run[row] for run in runs])
+            arrays[f"cpu/{row.key}"] = results[row.key].seconds
     return Computed(results, arrays, {key: accuracy(result) for key, result in results.items()})
 
 
@@ -130,7 +144,10 @@ def search(row: Row, sizes: Sizes) -> dict[str, Search]:
     asking = found.trials()
     wanted = next(asking)
     while wanted:
-        scores = [held_out(row, sizes, sizes.search_seeds[i], row.method(**{tuned.name: v})) for v, i in wanted]
+        scores = []
+        for value, i in wanted:
+            held = seen(row.data, row.layer, sizes.tasks, sizes.search_seeds[i], sizes.held_out)
+            scores.append(100 * float(np.mean(judged(row.method(**{tuned.name: value}), held, row.kind, sizes.tasks - 1))))
         try:
             wanted = asking.send(scores)
         except StopIteration:
@@ -138,30 +155,60 @@ def search(row: Row, sizes: Sizes) -> dict[str, Search]:
     return {tuned.name: found}
 
 
-def held_out(row: Row, sizes: Sizes, seed: int, method: FixedFeatures) -> float:
-    """Accuracy in percent, the mean over tasks, on the training data that were held out of the sums."""
-    scenario, sums, tested = summed(row.data, row.kind, row.layer, sizes, seed)
-    W, b = method.classifier(sums)
-    hits = [
-        scenario.likelihood.score(phi @ W.to(phi) + b.to(phi), scenario.test(j)[1], scenario.mask[-1, j]).mean()
-        for j, phi in enumerate(tested)
-    ]
-    return 100 * float(torch.stack(hits).mean())
-
-
 @lru_cache(maxsize=1)
-def summed(data: str, kind: Kind, layer: Layer, sizes: Sizes, seed: int) -> tuple[Scenario, State, list[Tensor]]:
-    """The held-out scenario, the sums over all its training data, and the features of what was held out, task by task."""
-    scenario = Stream("split", data, sizes.tasks, kind, held_out=sizes.held_out).build()
-    net, method = Shape(hidden=layer.hidden).build(scenario), Ridge()
+def seen(data: str, layer: Layer, tasks: int, seed: int, held_out: float | None = None) -> Seen:
+    """The sums after each task, in the class scenario; those of the others follow from them.
+
+    `held_out` leaves that share of the training data out of the sums and tests on it.
+    """
+    started = time.process_time()
+    scenarios = {kind: Stream("split", data, tasks, kind, held_out=held_out).build() for kind in KINDS}
+    classes, net = scenarios["class"], Shape(hidden=layer.hidden).build(scenarios["class"])
     theta = net.init(seed)
     if layer.learn == "first":
-        first = run(scenario.first(1), Finetune(), [seed], net=net, steps=layer.steps, device="cpu", progress=False)
+        first = run(classes.first(1), Finetune(), [seed], net=net, steps=layer.steps, device="cpu", progress=False)
         theta = first.theta[0]
-    sums = {name: value for name, value in method.start(net, theta).items() if name in method.keeps}
-    for task in scenario:
-        sums = added(sums, net, theta, task)
-    return scenario, sums, [features(net, theta, scenario.test(j)[0]) for j in range(len(scenario))]
+    sums = [{name: value for name, value in Ridge().start(net, theta).items() if name in Ridge.keeps}]
+    for task in classes:
+        sums.append(added(sums[-1], net, theta, task))
+    tested = [features(net, theta, classes.test(j)[0]) for j in range(tasks)]
+    return Seen(scenarios, sums[1:], tested, theta, net.n_params, time.process_time() - started)
+
+
+def of_kind(sums: State, scenario: Scenario) -> State:
+    """The sums of a scenario from those of the class scenario: columns of S whose classes share an output there are added."""
+    share = sums["n"].new_zeros(len(sums["n"]), scenario.n_outputs)  # [classes, C]
+    for relabel in scenario.relabel:
+        share[relabel >= 0, relabel[relabel >= 0]] = 1
+    return {"n": sums["n"] @ share, "S": sums["S"] @ share, "G": sums["G"]}
+
+
+def judged(method: FixedFeatures, known: Seen, kind: Kind, i: int) -> list[float]:
+    """The scores on the tasks 0 to i after task i."""
+    scenario = known.scenarios[kind]
+    W, b = method.classifier(of_kind(known.sums[i], scenario))
+    return [
+        float(scenario.likelihood.score(phi @ W.to(phi) + b.to(phi), scenario.test(j)[1], scenario.mask[i, j]).mean())
+        for j, phi in enumerate(known.tested[: i + 1])
+    ]
+
+
+def measure(methods: dict[Row, FixedFeatures], known: Seen, seed: int) -> dict[Row, Result]:
+    """R of every row on these features, and what the row took: the sums, and its own classifiers."""
+    found = {}
+    for row, method in methods.items():
+        started, tasks = time.process_time(), len(known.sums)
+        R = np.full((tasks, tasks), np.nan)
+        for i in range(tasks):
+            R[i, : i + 1] = judged(method, known, row.kind, i)
+        scenario = known.scenarios[row.kind]
+        memory = method.memory_bytes(of_kind(known.sums[-1], scenario), scenario)
+        seconds = known.seconds + time.process_time() - started
+        none, steps = np.zeros((0, tasks)), np.zeros((0, 2), dtype=int)
+        outcome = Outcome(R, none, steps, memory, seconds, known.n_params, known.theta, [])
+        info = provenance(Training(steps=row.layer.steps), scenario, torch.float32, seconds)
+        found[row] = Result.join([outcome], [(method, seed)], scenario, info)
+    return found
 
 
 def rows(report: Report) -> list[dict[str, Any]]:
@@ -203,20 +250,19 @@ def draw(report: Report, figure: Figure | None = None) -> Figure:
     return figure
 
 
-RIDGE = ("ridge",)
 TARGET = "target of this book, after a first sketch; the sources use other features or other images"
 
 
 def layers(
     widths: tuple[int, ...], wide: tuple[int, ...], hidden: tuple[int, ...], steps: int, seeds: int
 ) -> tuple[Layer, ...]:
-    """Pixels and the narrowest random layer for every classifier, wider ones for ridge, and new classes alone for `wide`."""
-    random = [
-        Layer(f"{M} random features", (M,), seeds, classifiers=tuple(CLASSIFIERS) if M == widths[0] else RIDGE) for M in widths
-    ]
-    largest = [Layer(f"{M} random features", (M,), seeds, classifiers=RIDGE, kinds=("class",)) for M in wide]
-    first = Layer("features of the first task", hidden, seeds, "first", steps)
-    return Layer("pixels", (), 1), *random, *largest, first  # on pixels nothing is random, so one run is enough
+    """Pixels, where nothing is random and one run is enough, random layers, and features of the first task.
+
+    On the `wide` ones there is ridge regression with new classes alone.
+    """
+    random = [Layer(f"{M} random features", (M,), seeds) for M in widths]
+    random += [Layer(f"{M} random features", (M,), min(seeds, 3), classifiers=("ridge",), kinds=("class",)) for M in wide]
+    return Layer("pixels", (), 1), *random, Layer("features of the first task", hidden, seeds, "first", steps)
 
 
 BOTH = ("mnist", "fashion")
@@ -232,13 +278,13 @@ FIXED = Experiment(
     },
     sizes={
         "quick": Sizes(seeds=2, datas=("digits",), layers=layers((50, 200), (400,), (50,), 60, 2)),
-        "book": Sizes(seeds=5, datas=BOTH, layers=layers((500, 2000), (100, 200, 1000, 5000), (400, 400), 300, 5)),
-        "paper": Sizes(seeds=20, datas=BOTH, layers=layers((500, 2000), (100, 200, 1000, 5000, 10_000), (400, 400), 2000, 20)),
+        "book": Sizes(seeds=5, datas=BOTH, layers=layers((100, 200, 500, 1000, 2000), (5000,), (400, 400), 300, 5)),
+        "paper": Sizes(seeds=20, datas=BOTH, layers=layers((100, 200, 500, 1000, 2000), (5000, 10_000), (400, 400), 2000, 20)),
     },
     compute=compute,
     draw=draw,
     notes="The random layer is the hidden layer of a network as PyTorch draws it. lam and the shrinkage were chosen on a tenth "
     "of the training data that no sum contains, with seeds that no other run has; the test set was looked at once. The arrays "
-    "search/... hold value, mean accuracy and number of seeds, cpu/... the seconds that the processor was busy with one run, "
-    "with the loading of the data in the first. On pixels nothing is random, so there is one run.",
+    "search/... hold value, mean accuracy and number of seeds, cpu/... the seconds that the processor was busy with one row: "
+    "the sums n, S and G, which all rows on the same features share, and its own classifiers, one after each task.",
 )
