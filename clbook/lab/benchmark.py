@@ -178,7 +178,8 @@ def draw(report: Report, figure: Figure | None = None) -> Figure:
                 ax.plot(row["published"], order.index(row["method"]), marker="x", color="#222222", markersize=9)
         for first in np.flatnonzero([a != b for a, b in pairwise(SPLIT[label].family for label in order)]):
             ax.axhline(first + 0.5, color="#bbbbbb", linewidth=1)  # where one family ends
-        ax.set(title=kind, xlim=(0, 105), xticks=(0, 50, 100))
+        ax.set_title(kind)
+        ax.locator_params(axis="x", nbins=4)
         _names(ax, order)
     figure.supxlabel("average accuracy (%)")
     return figure
