@@ -21,6 +21,7 @@ from clbook.plots import COLOURS
 
 PHONE = 350  # the widest panel: what a page of 390 pixels leaves
 SMALLEST = 12  # the smallest letter
+GAP = 12  # between panels
 BACKGROUND = {"light": "#ffffff", "dark": "#121212"}  # of the theme's pages
 CONTRAST = 4.5  # what letters need on it
 # the colours of the page itself, with what they are where there is no page
@@ -50,6 +51,8 @@ class Panel:
             "xmlns": "http://www.w3.org/2000/svg", "viewBox": f"0 0 {width} {height}",
             "style": f"flex: 1 1 {width}px; max-width: {min(1.3 * width, PHONE):g}px",
         })  # fmt: skip
+        if 2 * width + GAP <= PHONE:
+            root.set("class", "half")  # two fit side by side on a phone, and the last one should not outgrow them
         ET.SubElement(root, "title").text = self.title
         ET.SubElement(root, "desc").text = self.desc
         root.extend(self.elements)
@@ -85,7 +88,7 @@ LAYOUT = """\
   color: var(--pst-color-text-base);
   display: flex;
   flex-wrap: wrap;
-  gap: 0.75rem;
+  gap: 12px;
   justify-content: center;
   margin: 0 auto;
   max-width: 7in;
@@ -93,6 +96,11 @@ LAYOUT = """\
 .bd-article .drawing > svg {
   height: auto;
   min-width: 0;
+}
+@media (max-width: 600px) {
+  .bd-article .drawing > svg.half {
+    max-width: calc(50% - 6px) !important;
+  }
 }
 .bd-article figure:has(> .drawing),
 .bd-article figure.from-notebook {
