@@ -26,7 +26,7 @@ from clbook.lab.report import Report
 from clbook.scenarios import KINDS
 
 STORED = ("benchmark", "benchmark-permuted", "benchmark-fashion")
-HEAD = ["method", "task told (%)", "task not told (%)", "new classes (%)", "kept (MB)"]
+HEAD = ["method", "task told", "not told", "new classes", "kept (MB)"]
 
 
 @cache
