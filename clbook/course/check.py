@@ -208,9 +208,14 @@ def _line(target: Any) -> int:
 
 def _look(subject: Subject) -> tuple[str, str, int, tuple[Finding, ...]]:
     found: dict[str, Finding] = {}
+    open_to = {""}  # what later properties may build upon
     for prop in KINDS[subject.kind].properties:
-        if prop.applies(subject) and (prop.needs not in found or found[prop.needs].ok):
+        if prop.needs not in open_to:
+            continue
+        if prop.applies(subject):
             found[prop.id] = _examined(prop, subject)
+        if prop.id not in found or found[prop.id].ok:
+            open_to.add(prop.id)
     return subject.name, subject.kind, subject.line, tuple(found.values())
 
 
@@ -285,9 +290,9 @@ def _of_finding(f: Finding) -> Iterator[str]:
     if f.verdict in ("fault", "unknown") and f.expected:
         yield from wrapped(f.problem, "      on        ", "                ")
         yield f"      expected  {_numbers(f.expected)}"
-        yield f"      got       {_numbers(f.got)}   ({_off(f.off)})"
+        yield f"      got       {_numbers(f.got)}{_off(f.off) if any(f.expected) else ''}"
     if f.verdict == "fault":
-        fits = f" [fits to {f.fits:.0e}]" if math.isfinite(f.fits) and f.fits > 0 else " [fits exactly]" if f.expected else ""
+        fits = f" [fits to {f.fits:.0e}]" if math.isfinite(f.fits) and f.fits > 0 else " [fits exactly]" if f.fits == 0 else ""
         yield from wrapped(f"{f.fault}: {f.this_is}{fits}", "      this is   ", "                ")
         yield from wrapped(f.means, "      it means  ", "                ")
         yield f"      the book  {f.where}"
@@ -314,8 +319,8 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 def _off(off: float) -> str:
     if not math.isfinite(off):
-        return "nothing like it"
-    return f"off by {100 * off:.2g} % of the largest" if off < 10 else f"off by {off:.2g} times the largest"
+        return "   (nothing like it)"
+    return f"   (off by {100 * off:.2g} % of the largest)" if off < 10 else f"   (off by {off:.2g} times the largest)"
 
 
 def wrapped(text: str, first: str, rest: str) -> list[str]:

@@ -9,8 +9,8 @@ import json
 import multiprocessing
 import os
 import sys
-import threading
 import time
+import warnings
 from contextlib import redirect_stdout
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,6 +21,8 @@ import torch
 
 from clbook.checks import InputError
 from clbook.course.check import Report, check_module, short_line, where
+
+START = 120  # seconds that a process may take to load PyTorch
 
 
 def check_file(path: str | os.PathLike[str], *, only: tuple[str, ...] = (), limit: float = 20.0) -> Report:
@@ -34,11 +36,15 @@ def check_file(path: str | os.PathLike[str], *, only: tuple[str, ...] = (), limi
     if limit <= 0:
         raise InputError(f"limit must be a number of seconds above 0, got {limit}")
     # a fork has PyTorch at once; where a fork is not safe it is loaded anew
-    safe = sys.platform == "linux" and threading.active_count() == 1 and not torch.cuda.is_initialized()
+    safe = sys.platform == "linux" and not torch.cuda.is_initialized()
     context: Any = multiprocessing.get_context("fork" if safe else "spawn")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(str(path), only, there), daemon=True)
-    process.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # of a fork beside threads: the child starts none and waits for none
+        process.start()
     there.close()
     try:
         return _wait(path, process, here, limit)
@@ -49,7 +55,7 @@ def check_file(path: str | os.PathLike[str], *, only: tuple[str, ...] = (), limi
 
 
 def _wait(path: Path, process: Any, here: Connection, limit: float) -> Report:
-    doing, end = "is being read", time.monotonic() + limit
+    doing, end = "was started", time.monotonic() + START
     while here.poll(max(0.0, end - time.monotonic())):
         try:
             kind, text = json.loads(here.recv_bytes(2**22))
@@ -60,6 +66,8 @@ def _wait(path: Path, process: Any, here: Connection, limit: float) -> Report:
             )
         if kind == "report":
             return Report.of(text)
+        if doing == "was started":
+            end = time.monotonic() + limit
         doing = text
     return Report(path.name, trouble=f"it took longer than {limit:g} seconds while it {doing}; is there a loop without an end?")
 
@@ -67,6 +75,7 @@ def _wait(path: Path, process: Any, here: Connection, limit: float) -> Report:
 def _child(path: str, only: tuple[str, ...], there: Connection) -> None:
     torch.set_num_threads(1)
     say = lambda kind, what: there.send_bytes(json.dumps([kind, what]).encode())  # noqa: E731
+    say("doing", "was being read")
     with redirect_stdout(sys.stderr):
         try:
             report = _look(Path(path), only, lambda what: say("doing", what))
@@ -92,5 +101,5 @@ def _look(path: Path, only: tuple[str, ...], doing: Any) -> Report:
         exec(code, vars(module))
     except Exception as error:
         return Report(path.name, trouble=short_line(f"it stopped{where(error)}: {type(error).__name__}: {error}"))
-    doing("is being checked")
+    doing("was being checked")
     return check_module(module, path.name, only)

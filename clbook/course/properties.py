@@ -58,6 +58,10 @@ class Told(Exception):
         self.fault = fault
 
 
+class Noted(Exception):
+    """Raised by `observe` where something is right only under a condition that the numbers cannot tell: the note says which."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """One value of a convention: how the right answer changes with it, and what that asks for elsewhere."""
@@ -208,17 +212,22 @@ def examine(prop: Property, subject: Any, declared: dict[str, Any]) -> Finding:
     try:
         got = [prop.observe(subject, q).detach().double() for q in problems]
     except Told as told:
-        return _fault(prop, told.fault, ("1", 0.0), {"problem": str(problems[0])})
+        return _fault(prop, told.fault, ("1", math.nan), {"problem": str(problems[0])})
+    except Noted as noted:
+        return Finding(prop.id, prop.says, "convention", str(prop.section), str(problems[0]), notes=(str(noted),))
     declared = {k: v for k, v in declared.items() if k in {c.name for c in prop.conventions}}
     answers = prop.answers(declared)
     shown = _shown(prop, problems, got, answers[0][1])
     for chosen, formula in answers:
         if (close := fit(got, [formula(q) for q in problems])) <= CLOSE:
             return _right(prop, chosen, declared, close, shown)
+    for fault in prop.faults:
+        if (distance_to := _is(fault, problems, got)) is not None:
+            return _fault(prop, fault, ("1", distance_to), shown)
     if prop.scale and (found := scaled(got, [answers[0][1](q) for q in problems], problems, prop.scales)):
         return _scaled(prop, found, shown)
     for fault in prop.faults:
-        if found := _is(fault, prop, problems, got):
+        if prop.scale and (found := _is_scaled(fault, prop, problems, got)):
             return _fault(prop, fault, found, shown)
     if prop.own:
         return Finding(prop.id, prop.says, "right", str(prop.section), notes=(prop.own,))
@@ -276,15 +285,19 @@ def _scaled(prop: Property, found: tuple[str, float], shown: dict[str, Any]) -> 
     return Finding(prop.id, prop.says, "convention", str(prop.section), **shown, fits=close, notes=(note,))
 
 
-def _is(fault: Fault, prop: Property, problems: list[Any], got: list[Tensor]) -> tuple[str, float] | None:
-    """The factor and the distance if the answers are those of this fault."""
+def _is(fault: Fault, problems: list[Any], got: list[Tensor]) -> float | None:
+    """The distance if the answers are those of this fault."""
     if fault.tells is not None:
-        return ("1", 0.0) if all(fault.tells(q, g) for q, g in zip(problems, got, strict=True)) else None
-    assert fault.formula is not None
-    answers = [fault.formula(q).double() for q in problems]
-    if (close := fit(got, answers)) <= CLOSE:
-        return "1", close
-    return scaled(got, answers, problems, prop.scales) if prop.scale else None
+        return math.nan if all(fault.tells(q, g) for q, g in zip(problems, got, strict=True)) else None
+    close = math.inf if fault.formula is None else fit(got, [fault.formula(q).double() for q in problems])
+    return close if close <= CLOSE else None
+
+
+def _is_scaled(fault: Fault, prop: Property, problems: list[Any], got: list[Tensor]) -> tuple[str, float] | None:
+    """The factor and the distance if the answers are those of this fault times a number."""
+    if fault.formula is None:
+        return None
+    return scaled(got, [fault.formula(q).double() for q in problems], problems, prop.scales)
 
 
 def _fault(prop: Property, fault: Fault, found: tuple[str, float], shown: dict[str, Any]) -> Finding:

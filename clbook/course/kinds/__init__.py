@@ -59,7 +59,7 @@ KINDS: dict[str, Kind] = {
     ),
     "method": Kind(
         "a method of clbook's own kind", "an instance of a subclass of clbook.Method", (),
-        (method.PURE, method.STACKED, method.RESUMED, method.MEMORY, method.IMPORTANCE, method.ENERGY), method.TEMPLATE,
+        (method.PURE, method.RESUMED, method.STACKED, method.MEMORY, method.IMPORTANCE, method.ENERGY), method.TEMPLATE,
     ),
 }  # fmt: skip
 OF_NAME = {name: kind for kind, k in KINDS.items() for name in k.names}

@@ -23,7 +23,7 @@ from clbook.course.properties import Choice, Convention, Fault, Property, Sectio
 INFORMATION = Section("book/ewc", "The Fisher information")
 COMPUTED = Section("book/ewc", "How it is computed")
 SPRINGS = Section("book/ewc", "The springs")
-DRAWS = 400  # of a Fisher that draws its labels
+DRAWS = 100  # of a Fisher that draws its labels
 B = 4  # samples in a batch of the loader
 
 

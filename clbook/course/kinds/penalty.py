@@ -196,7 +196,7 @@ COPY = Property(
         Fault(
             "not-a-copy",
             "theta* is not a copy: it shares its memory with the network and moves along with it",
-            "theta - theta* is zero at every step. "
+            "At every step theta - theta* is zero. "
             + FREE
             + " Write p.detach().clone(); state_dict() and .data give no copies.",
             lambda q: theta_of(q.module).double() + 1,

@@ -94,8 +94,7 @@ WEIGHTS = Convention("weights", (
            "learning rate."),
     Choice("samples", "a mean over all samples, new and old", "The old tasks count as their share of the samples."),
 ))  # fmt: skip
-ALL = "An output that no sample of the batch could have been is pushed down: the other task's classes are unlearned at "
-"every step."
+ALL = "An output that no sample of the batch could have been is pushed down: the other task's classes are unlearned."
 UNDER_NEW = Fault(
     "new-mask",
     "the replayed labels are looked for among the outputs of the new task, where they are not: the loss is infinite",

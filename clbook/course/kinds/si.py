@@ -38,7 +38,7 @@ class Problem:
 
 
 def problems(subject: Subject) -> list[Problem]:
-    """Gradient descent with noise on 1/2 a (theta - b)^2, held by springs to where it began: some shares are negative."""
+    """Steps of an optimiser with momentum, so not along the gradient, on 1/2 a (theta - b)^2: some shares are negative."""
     found = []
     for seed, (steps, P, lr, xi) in enumerate(((6, 5, 0.2, 0.1), (9, 7, 0.1, 0.03))):
         g = torch.Generator().manual_seed(seed + 3)
@@ -47,7 +47,7 @@ def problems(subject: Subject) -> list[Problem]:
         for _ in range(steps):
             slope = a * (thetas[-1] - b) + 1.5 * torch.randn(P, generator=g)
             whole = slope + 0.8 * (thetas[-1] - theta)
-            thetas.append(thetas[-1] - lr * whole)
+            thetas.append(thetas[-1] - lr * whole + 0.5 * torch.randn(P, generator=g))
             slopes.append(slope)
             wholes.append(whole)
         found.append(Problem(torch.stack(thetas), torch.stack(slopes), torch.stack(wholes), lr, xi))
