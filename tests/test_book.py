@@ -47,7 +47,7 @@ def test_every_text_is_in_the_table_of_contents() -> None:
 
 def test_pages_are_those_of_the_table_of_contents(book: Built) -> None:
     pages = {p.relative_to(book.html).with_suffix("").as_posix() for p in book.html.rglob("*.html") if "_static" not in p.parts}
-    assert pages == {*PAGES, *EXTRA, "index"}
+    assert pages == {*PAGES, *EXTRA, "index", "404"}
     assert f"url={PAGES[0]}.html" in (book.html / "index.html").read_text(), "index.html must lead to the first page"
 
 

@@ -113,10 +113,19 @@ FRAME = [
 ]
 
 
+# The index of all words and what reads it, which only the page of the search needs: it does not search while one types.
+SEARCH = (r'<script src="[^"]*(searchtools|language_data|searchindex)\.js[^"]*"></script>', "")
+
+
+# MathJax, on a page without a formula: Sphinx goes by the source, where a formula may stand in what is not shown.
+FORMULAS = (r"<script[^>]*>window\.MathJax.*?</script>|<script [^>]*/tex-chtml\.js[^>]*></script>", "")
+
+
 def lighten(app: Sphinx) -> None:
     for file in Path(app.outdir).rglob("*.html"):
         html = file.read_text(encoding="utf-8")
-        for pattern, replacement in FRAME:
+        unused = [*([] if file.name == "search.html" else [SEARCH]), *([] if 'class="math' in html else [FORMULAS])]
+        for pattern, replacement in FRAME + unused:
             html = re.sub(pattern, replacement, html)
         file.write_text(html, encoding="utf-8")
     # nobody reads the maps of scripts
@@ -132,8 +141,15 @@ def finish(app: Sphinx, error: Exception | None) -> None:
             write_previews(app)
 
 
+def single_page_knows_every_node(app: Sphinx) -> None:
+    """Sphinx forgets the HTML of nodes for its builder of one page as soon as any extension names that builder."""
+    handlers = app.registry.translation_handlers
+    handlers["singlehtml"] = handlers.get("html", {}) | handlers.get("singlehtml", {})
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", configure)
+    app.connect("builder-inited", single_page_knows_every_node)
     app.connect("html-page-context", finish_body, priority=900)
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -68,9 +68,13 @@ def write_previews(app: Sphinx) -> None:
         pages[file.resolve()] = BuiltPage(file.resolve())
     for page in pages.values():
         templates = []
+        formulas = "MathJax" in page.html
         for address in dict.fromkeys(LINK.findall(page.html[page.start : page.end])):
             parts = urlsplit(address)
             there = (page.file.parent / unquote(parts.path)).resolve() if parts.path else page.file
-            if not parts.netloc and there in pages and (html := preview(pages[there], unquote(parts.fragment), page.file)):
+            if parts.netloc or there not in pages:
+                continue
+            html = preview(pages[there], unquote(parts.fragment), page.file)
+            if html and (formulas or 'class="math' not in html):
                 templates.append(f'<template class="preview-of" data-of="{address}">{html}</template>')
         page.file.write_text(page.html[: page.end] + "\n".join(templates) + page.html[page.end :], encoding="utf-8")

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
+import axe_playwright_python
 import pytest
 from pages import EXTRA, PAGES, Built
 from playwright.sync_api import Browser, Page, Route, sync_playwright
+from pypdf import PdfReader
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+FIRST_NOTEBOOK = next(p for p in PAGES if p.startswith("notebooks/"))
 SIZES = {"wide": (1280, 900), "phone": (390, 844)}
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome installed, e.g. by apt install chromium")
 
@@ -29,7 +36,9 @@ PROSE = """() => {
     if (!walker.currentNode.parentElement.closest('pre, code, script, style, mjx-container')) text += walker.currentNode.data;
   return text;
 }"""
-IMAGES = """() => [...document.images].map(i => ({src: i.currentSrc.slice(-80), width: i.naturalWidth, alt: i.alt.trim()}))"""
+# the mark beside the book's name, which says it all, has no words of its own
+IMAGES = """() => [...document.images].filter(i => !i.closest('.navbar-brand'))
+  .map(i => ({src: i.currentSrc.slice(-80), width: i.naturalWidth, alt: i.alt.trim()}))"""
 # what sticks out at the right although nothing around it scrolls
 STICKING_OUT = """width => [...document.querySelectorAll('article *')].filter(e => {
   if (e.closest('.headerlink, mjx-assistive-mml')) return false;
@@ -46,6 +55,19 @@ GROUND = """() => {
   return {page: light(document.body) ?? light(document.documentElement), theme: document.documentElement.dataset.theme,
           figures: [...document.querySelectorAll('article img')].map(i => [light(i), getComputedStyle(i).filter])};
 }"""
+# formulas with a glyph beyond the edges of the box they stand in: cut, or behind a scroll
+CUT = """() => [...document.querySelectorAll('article .math')].map(e => {
+  const box = (e.matches('div.math') ? e : e.closest('td, li, dd, figcaption, p, div')).getBoundingClientRect();
+  const glyphs = [...e.querySelectorAll('mjx-c')].map(g => g.getBoundingClientRect());
+  const left = Math.min(...glyphs.map(g => g.left)), right = Math.max(...glyphs.map(g => g.right));
+  return [left - box.left, box.right - right, e.querySelector('mjx-assistive-mml')?.textContent ?? ''];
+}).filter(([left, right]) => left < -2 || right < -2)"""
+MATHJAX_4 = Path(sys.prefix, "share", "clbook", "node_modules", "mathjax").exists()
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+# what axe finds outside of what is the same everywhere and slow to look through; only contrast depends on the scheme
+FINDINGS = """([exclude, options]) => axe.run({exclude}, {...options, resultTypes: ['violations']}).then(r => r.violations
+  .filter(v => ['serious', 'critical'].includes(v.impact) || v.id == 'empty-table-header')
+  .flatMap(v => v.nodes.map(n => [v.id, n.target.join(' '), n.html.slice(0, 120), n.failureSummary.slice(0, 200)])))"""
 
 
 @pytest.fixture(scope="module")
@@ -109,5 +131,109 @@ def test_page_in_a_browser(book: Built, browser: Browser, name: str, size: str) 
         ground = page.evaluate(GROUND)
         assert (ground["page"] < 0.25) == (scheme == "dark"), ground
         assert all(light > 0.99 and f == "none" for light, f in ground["figures"]), "figures are drawn for a white ground"
+
+    cut = page.evaluate(CUT)
+    assert not cut or not MATHJAX_4, f"formulas cut at {width} pixels: {cut}"
     assert not trouble
     page.context.close()
+
+
+@pytest.mark.parametrize("name", PAGES + EXTRA)
+def test_page_is_accessible(book: Built, browser: Browser, name: str) -> None:
+    page, _ = open_page(browser, (book.html / f"{name}.html").as_uri(), "wide")
+    page.evaluate(AXE)
+    exclude = [["mjx-container"], *([] if name == FIRST_NOTEBOOK else [["div.highlight"]])]
+    found = page.evaluate(FINDINGS, [exclude, {}])
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function("document.documentElement.dataset.theme == 'dark'")
+    found += page.evaluate(FINDINGS, [exclude, {"runOnly": ["color-contrast"]}])
+    assert not found, json.dumps(found, indent=1)
+    page.context.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_figure_enlarges_by_click_and_by_key(book: Built, browser: Browser, size: str) -> None:
+    page, trouble = open_page(browser, (book.html / f"{FIRST_NOTEBOOK}.html").as_uri(), size)
+    image = page.locator("article figure img").first
+    small, words = image.bounding_box(), image.get_attribute("alt")
+    image.click()
+    large = page.locator("dialog.enlarged img")
+    assert large.bounding_box()["width"] > 1.25 * small["width"] and large.get_attribute("alt") == words
+    page.keyboard.press("Escape")
+    assert not page.locator("dialog.enlarged").count()
+    page.locator("article .enlarge").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("dialog.enlarged[open]").count() == 1
+    page.locator("dialog.enlarged button").click()
+    assert not page.locator("dialog.enlarged").count() and not trouble
+    page.context.close()
+
+
+PREVIEWS = {
+    "glossary.html#term-": "div.preview dd",
+    "#equation-": "div.preview mjx-container",
+    "#fig-": "div.preview figcaption",
+    "references.html#": "div.preview .citation",
+}
+
+
+@pytest.mark.parametrize("target", PREVIEWS)
+def test_a_link_shows_what_it_leads_to_by_mouse_and_by_key(book: Built, browser: Browser, target: str) -> None:
+    page, trouble = open_page(browser, (book.html / "book" / "ewc.html").as_uri(), "wide")
+    link = page.locator(f"article a.internal[href*='{target}'], article .internal a[href*='{target}']").first
+    link.hover()
+    page.locator(PREVIEWS[target]).first.wait_for()
+    assert page.locator("#preview").inner_text().strip()
+    assert link.get_attribute("aria-describedby") == "preview"
+    page.keyboard.press("Escape")
+    assert not page.locator("#preview").count()
+
+    page.mouse.move(0, 0)
+    page.keyboard.press("Tab")  # from here on the browser shows the focus
+    link.focus()
+    page.locator(PREVIEWS[target]).first.wait_for()
+    link.evaluate("e => e.blur()")
+    assert not page.locator("#preview").count() and not trouble
+    page.context.close()
+
+
+def test_a_table_that_is_too_wide_says_so_and_scrolls_by_key(book: Built, browser: Browser) -> None:
+    page, _ = open_page(browser, (book.html / "book" / "cheatsheet.html").as_uri(), "phone")
+    table = page.locator(".cheatsheet .pst-scrollable-table-container")
+    assert "more-right" in table.get_attribute("class").split() and table.get_attribute("tabindex") == "0"
+    table.evaluate("e => e.scrollTo(e.scrollWidth, 0)")
+    page.wait_for_selector(".cheatsheet .more-left:not(.more-right)")
+    page.context.close()
+
+
+def test_the_cheat_sheet_is_one_sheet_of_paper(book: Built, browser: Browser) -> None:
+    page, _ = open_page(browser, (book.html / "book" / "cheatsheet.html").as_uri(), "wide")
+    sheets = PdfReader(io.BytesIO(page.pdf(prefer_css_page_size=True))).pages
+    assert len(sheets) == 1
+    assert [round(float(side) / 72 * 25.4) for side in sheets[0].mediabox[2:]] == [210, 297], "A4"
+    words = sheets[0].extract_text()
+    assert "Finetune" in words and "Ridge" in words
+    page.context.close()
+
+
+def test_88_columns_of_code_fit_and_outputs_wrap(book: Built, browser: Browser) -> None:
+    page, _ = open_page(browser, (book.html / f"{FIRST_NOTEBOOK}.html").as_uri(), "wide")
+    columns = """() => { const pre = document.querySelector('.cell_input pre'), style = getComputedStyle(pre);
+      const ruler = pre.appendChild(document.createElement('span')); ruler.textContent = 'x'.repeat(100);
+      return 100 * (pre.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight)) / ruler.offsetWidth; }"""
+    assert page.evaluate(columns) >= 88
+    scrolling = "() => [...document.querySelectorAll('.cell_output pre')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+    assert page.evaluate(scrolling) == 0
+    page.context.close()
+
+
+def test_the_first_page_weighs_less_than_a_megabyte(book: Built, browser: Browser) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    fetched: set[str] = set()
+    page.on("requestfinished", lambda request: fetched.add(request.url.split("?")[0]))
+    page.goto((book.html / f"{PAGES[0]}.html").as_uri(), wait_until="networkidle")
+    files = [Path(url.removeprefix("file://")) for url in fetched if url.startswith("file://")]
+    weight = {f.name: f.stat().st_size for f in files if f.suffix not in (".woff2", ".woff", ".ttf")}
+    assert sum(weight.values()) < 1_000_000, sorted(weight.items(), key=lambda item: -item[1])
+    context.close()

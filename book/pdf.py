@@ -1,0 +1,74 @@
+"""The whole book as one PDF: every page on one HTML page, printed by a Chromium that is installed, links and outline included.
+
+    make pdf
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+from pypdf import PdfReader
+
+ROOT = Path(__file__).parents[1]
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# On paper each chapter begins a sheet, and there are no menus. Beside what book.css says of paper.
+STYLE = """
+:is(.bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, footer, dialog) { display: none !important }
+#jb-print-docs-body { display: none !important }
+.bd-main :is(.bd-content, .bd-article-container, .bd-article) { margin: 0 !important; padding: 0 !important }
+.bd-main :is(.bd-content, .bd-article-container, .bd-article) { max-width: none !important }
+.bd-main .bd-content .bd-article h1:first-of-type { break-before: page; display: block !important; margin-top: 0 }
+html .bd-article { font-size: 10.5pt; line-height: 1.45 }
+.bd-main .bd-content table { break-inside: auto !important }
+.bd-article .hero { display: block }
+"""
+
+
+def build(folder: Path) -> Path:
+    """One HTML page of everything, and beside it what it shows."""
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT, "--path-output", folder]
+    command += ["--builder", "custom", "--custom-builder", "singlehtml"]
+    built = subprocess.run(command, capture_output=True, text=True)
+    html = folder / "_build" / "singlehtml"
+    if built.returncode:
+        sys.exit(f"the book was not built:\n{built.stdout[-3000:]}{built.stderr[-3000:]}")
+    return Path(shutil.copy(html / "book" / "index.html", html / "whole.html"))  # its addresses are those of the root
+
+
+def ready(page: Page) -> None:
+    """Wait for formulas and pictures, and open what is folded."""
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    page.evaluate("document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
+    page.wait_for_function("window.MathJax?.startup?.promise")
+    page.evaluate("MathJax.startup.promise.then(() => document.fonts.ready).then(() => null)")
+    page.wait_for_function("[...document.images].every(i => i.complete)")
+
+
+def print_page(html: Path, pdf: Path) -> int:
+    """Write the PDF and return the number of its pages."""
+    chromium = next(filter(None, map(shutil.which, NAMES)), None)
+    if chromium is None:
+        sys.exit("make pdf needs Chromium or Chrome. Install one, e.g. with: apt install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--allow-file-access-from-files"])
+        page = browser.new_page(viewport={"width": 700, "height": 1000}, color_scheme="light")  # the width of the text on A4
+        page.set_default_timeout(300_000)
+        page.goto(html.as_uri())
+        page.add_style_tag(content=STYLE)
+        ready(page)
+        page.emulate_media(media="print")
+        page.evaluate("() => { MathJax.startup.document.rerender?.(20); }")  # lines break for the paper
+        page.pdf(path=pdf, prefer_css_page_size=True, print_background=True, outline=True, tagged=True)
+        browser.close()
+    return len(PdfReader(pdf).pages)
+
+
+if __name__ == "__main__":
+    folder = ROOT / "_build" / "pdf"
+    pdf = ROOT / "_build" / "clbook.pdf"
+    pages = print_page(build(folder), pdf)
+    print(f"The book: {pdf}, {pages} pages")
