@@ -103,12 +103,12 @@ def test_every_colour_follows_the_page(name: str, i: int) -> None:
             known = re.fullmatch(r"none|currentColor|var\((--[\w-]+), #[0-9a-f]{6}\)", value)
             assert known, f"{kind}: {value}"
             if (known[1] or "").startswith("--drawn-"):
-                assert declared.count(known[1]) == 2, f"{known[1]} needs a value on light and on dark pages"
+                assert declared.count(known[1]) == 3, f"{known[1]} needs a value on light pages, on dark ones and on paper"
 
 
 def test_colours_can_be_read_on_both_kinds_of_page() -> None:
-    light, dark = drawings.style_sheet().split("html[data-theme=dark]")
-    for part, background in ((light, "#ffffff"), (dark, "#121212")):
+    light, dark, paper = re.split(r"html\[data-theme=dark\]|@media print", drawings.style_sheet())
+    for part, background in ((light, "#ffffff"), (dark, "#121212"), (paper, "#ffffff")):
         colours = re.findall(r"--drawn-[\w-]+: (#[0-9a-f]{6})", part)
         assert len(colours) > 20
         assert all(sketch.contrast(colour, background) >= 4.5 for colour in colours)

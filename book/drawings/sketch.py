@@ -75,13 +75,23 @@ def variable(name: str) -> str:
 
 
 def style_sheet() -> str:
-    """The colours of both kinds of page as CSS variables, and how panels stand side by side."""
-    blocks = []
-    for theme, background in BACKGROUND.items():
-        colours = "".join(f"  {variable(name)}: {readable(c, background)};\n" for name, c in COLOURS.items())
-        blocks.append(f"{'html' if theme == 'light' else 'html[data-theme=dark]'} {{\n{colours}}}\n")
-    return "".join(blocks) + LAYOUT
+    """The colours of both kinds of page as CSS variables, those of paper, and how panels stand side by side."""
+    light, dark = (
+        "".join(f"  {variable(name)}: {readable(colour, background)};\n" for name, colour in COLOURS.items())
+        for background in BACKGROUND.values()
+    )
+    # a dark page can be printed with its background or without: on paper a drawing stands on white
+    paper = f".bd-article .drawing {{\n{light}{PAPER}}}\n"
+    return f"html {{\n{light}}}\nhtml[data-theme=dark] {{\n{dark}}}\n{LAYOUT}@media print {{\n{paper}}}\n"
 
+
+PAPER = """\
+  --pst-color-background: #ffffff;
+  --pst-color-text-base: #222832;
+  --pst-color-text-muted: #48566b;
+  background: #ffffff;
+  color: #222832;
+"""
 
 LAYOUT = """\
 .bd-article .drawing {
