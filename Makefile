@@ -8,7 +8,7 @@ PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help book test figures test-mnist test-oldest lint fuzz benchmark gpu gpu-wheels clean
+.PHONY: help book pdf repository test figures test-mnist test-oldest lint fuzz benchmark gpu gpu-wheels clean
 .DELETE_ON_ERROR:
 
 help:  ## list these commands
@@ -18,6 +18,12 @@ book: $(INSTALLED)  ## build the book from the stored outputs into _build/html
 	@rm -rf _build/html _build/.doctrees  # a page that warned once must warn again
 	@$(BIN)/jupyter-book build . -W -n --keep-going
 	@echo "The book: $(CURDIR)/_build/html/index.html"
+
+pdf: $(INSTALLED)  ## the whole book as one PDF, _build/clbook.pdf; needs Chromium or Chrome
+	@$(BIN)/python book/pdf.py
+
+repository:  ## set where the repository lives, in every file: make repository URL=https://github.com/you/your-book
+	@python3 book/repository.py $(URL)
 
 test: $(INSTALLED)  ## every test: the package, the notebooks on small data, the built book
 	CLBOOK_PRESET=quick $(BIN)/pytest --nbval-lax tests notebooks
