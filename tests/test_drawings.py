@@ -8,7 +8,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -209,11 +209,25 @@ def notebook() -> nbformat.NotebookNode:
     return new.new_notebook(cells=cells, metadata=language)
 
 
-def small_book(folder: Path, page: str) -> tuple[Path, str]:
-    """The pages of a book with one text and one notebook, and what the build printed."""
+@dataclass(frozen=True)
+class Small:
+    """A book with figures that are there and, on a page of their own, figures that are not."""
+
+    html: Path
+    figures: list[BeautifulSoup]
+    page: BeautifulSoup
+    printed: list[str]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    folder = tmp_path_factory.mktemp("small")
     (folder / "notebooks").mkdir()
     nbformat.write(notebook(), folder / "notebooks" / "one.ipynb")
-    (folder / "index.md").write_text(f"# Text\n\n{page}\n\n```{{toctree}}\nnotebooks/one\n```\n")
+    references = "{numref}`fig-drawn`, {numref}`fig-shown`, {numref}`fig-other`"
+    contents = "```{toctree}\nnotebooks/one\nrefused\n```"
+    (folder / "index.md").write_text("\n\n".join(["# Text", references, DRAWN, SHOWN, OTHER, contents]))
+    (folder / "refused.md").write_text("\n\n".join(["# Refused", *REFUSED]))
     (folder / "conf.py").write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT / 'book' / '_ext')!r})\n"
         "extensions = ['myst_nb', 'figures']\nnb_execution_mode = 'off'\nnumfig = True\n"
@@ -223,45 +237,30 @@ def small_book(folder: Path, page: str) -> tuple[Path, str]:
     command = [sys.executable, "-m", "sphinx", "-n", "-q", "--no-color", str(folder), str(html)]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
-    return html, built.stderr
-
-
-@pytest.fixture(scope="module")
-def figures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[BeautifulSoup], BeautifulSoup]]:
-    text = "{numref}`fig-drawn`, {numref}`fig-shown`, {numref}`fig-other`"
-    html, printed = small_book(tmp_path_factory.mktemp("good"), "\n\n".join([text, DRAWN, SHOWN, OTHER]))
-    assert not printed
     page = BeautifulSoup((html / "index.html").read_text(), "html.parser")
-    yield html, page.find_all("figure"), page
+    return Small(html, page.find_all("figure"), page, built.stderr.splitlines())
 
 
-def test_a_drawing_is_a_numbered_figure_with_caption_and_words(
-    figures: tuple[Path, list[BeautifulSoup], BeautifulSoup],
-) -> None:
-    _, (drawn, _, _), page = figures
+def test_a_drawing_is_a_numbered_figure_with_caption_and_words(small: Small) -> None:
+    drawn = small.figures[0]
     assert drawn["id"] == "fig-drawn"
     assert drawn.find("figcaption").get_text(" ", strip=True).startswith("Fig. 1 The caption of the drawing.")
     picture = drawn.find("div", class_="drawing")
     assert (picture["role"], picture["aria-label"]) == ("img", "Springs on wires.")
     assert len(picture.find_all("svg", recursive=False)) == len(drawings.draw("springs"))
-    assert [a.get_text() for a in page.find_all("a", class_="reference") if a["href"].startswith("#fig-")] == [
-        "Fig. 1",
-        "Fig. 2",
-        "Fig. 3",
-    ]
-    assert any("drawings.css" in link["href"] for link in page.find_all("link"))
+    references = [a.get_text() for a in small.page.find_all("a", class_="reference") if a["href"].startswith("#fig-")]
+    assert references == ["Fig. 1", "Fig. 2", "Fig. 3"]
 
 
-def test_an_output_is_the_picture_of_the_notebook_with_its_words(
-    figures: tuple[Path, list[BeautifulSoup], BeautifulSoup],
-) -> None:
-    html, (_, shown, other), _ = figures
-    for figure, alt, caption in (
+def test_an_output_is_the_picture_of_the_notebook_with_its_words(small: Small) -> None:
+    _, shown, other = small.figures
+    expected = (
         (shown, "The notebook's words.", "Fig. 2 The notebook’s caption."),
         (other, "Other words.", "Fig. 3 Another"),
-    ):
+    )
+    for figure, alt, caption in expected:
         image = figure.find("img")
-        assert (html / image["src"]).read_bytes() == PNG
+        assert (small.html / image["src"]).read_bytes() == PNG
         assert image["alt"] == alt
         assert figure.find("figcaption").get_text(" ", strip=True).startswith(caption)
         link = figure.find("figcaption").find("a", class_="internal")
@@ -269,14 +268,14 @@ def test_an_output_is_the_picture_of_the_notebook_with_its_words(
     assert "A legend." in other.get_text() and other.find(class_="math")
 
 
-def test_the_style_sheet_lies_beside_the_pages(figures: tuple[Path, list[BeautifulSoup], BeautifulSoup]) -> None:
-    html, _, _ = figures
-    assert (html / "_static" / "drawings.css").read_text() == drawings.style_sheet()
+def test_the_style_sheet_lies_beside_the_pages(small: Small) -> None:
+    assert (small.html / "_static" / "drawings.css").read_text() == drawings.style_sheet()
+    assert any("drawings.css" in link["href"] for link in small.page.find_all("link"))
 
 
-def test_a_figure_that_is_not_there_is_an_error_of_the_build(tmp_path: Path) -> None:
-    _, printed = small_book(tmp_path, "\n\n".join(REFUSED))
-    errors = [line for line in printed.splitlines() if "ERROR" in line or "WARNING" in line]
+def test_a_figure_that_is_not_there_is_an_error_of_the_build(small: Small) -> None:
+    errors = [line for line in small.printed if "ERROR" in line or "WARNING" in line]
+    assert all("refused.md" in line and "ERROR" in line for line in errors), small.printed
     missing = [message for message in REFUSED.values() if not any(message in line for line in errors)]
-    assert not missing, printed
-    assert len(errors) == len(REFUSED), printed
+    assert not missing, small.printed
+    assert len(errors) == len(REFUSED), small.printed

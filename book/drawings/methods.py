@@ -92,7 +92,7 @@ def memories() -> list[Panel]:
         path([place(t, v) for t, v in enumerate(fast)], stroke="fast and slow weights", pen=2),
         path([place(t, v) for t, v in enumerate(slow)], stroke="CLS-ER", pen=3),
         text((half + 56, 58), "slow average", anchor="start", colour="CLS-ER"),
-        text((half + 92, 178), "fast average", anchor="start", colour="fast and slow weights"),
+        text((half + 84, 178), "fast average", anchor="start", colour="fast and slow weights"),
         text((half + 20, 194), "learner", anchor="start", colour="muted"),
     ]  # fmt: skip
     desc = "The learner's value over the steps of two tasks, and two running averages of it."
@@ -147,7 +147,7 @@ def sums() -> list[Panel]:
         for k in (2, 1, 0):
             elements.append(box((12 + 5 * k, y + 5 * k), 46, 40, stroke=task, fill="paper"))
         elements.append(text((35, y + 24), task[-1], colour=task, bold=True, size=15))
-        elements.append(text((40, y - 8), f"{then}{task}", colour=task))
+        elements.append(text((42, y - 8), f"{then}{task}", colour=task))
         elements += arrow((72, y + 24), (96, 84 + 0.22 * (y - 60)), colour=task)
     elements += [
         box((98, 68), 78, 52, stroke="ink"), text((137, 90), "features"), text((137, 108), "*φ*(*x*), fixed"),
