@@ -604,7 +604,10 @@ def test_every_control_has_a_name_and_every_picture_words(opened: Callable[..., 
     assert not nameless
     ids = page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)")
     assert len(ids) == len(set(ids))
-    assert page.locator("[role=status][aria-live=polite]").count() == 1
+    line = page.locator("[role=status]")
+    assert line.get_attribute("aria-live") == "off", "nobody has turned to the figure yet"
+    page.locator(".live-stage :is(select, input)").first.focus()
+    assert line.get_attribute("aria-live") == "polite"
 
 
 @pytest.mark.parametrize("name", live.FIGURES)

@@ -66,9 +66,10 @@
 
   const button = (text, onclick, more = {}) => el("button", { type: "button", class: "live-button", onclick, ...more }, text);
 
-  /** A line for eyes and screen readers; `say` waits until the reader's hand rests, so that a drag is not a flood of words. */
+  /** A line for eyes and screen readers. It waits until the reader's hand rests, so that a drag is not a flood of words, and
+   *  is silent until the reader turns to the figure. */
   function status() {
-    const node = el("p", { class: "live-status", role: "status", "aria-live": "polite" });
+    const node = el("p", { class: "live-status", role: "status", "aria-live": "off" });
     let timer = 0;
     return {
       node,
@@ -155,13 +156,16 @@
   }
 
   /** Put a live figure in the place of every still one of that name; `make(stage)` fills it and returns how to draw it. */
-  function figure(name, make) {
+  function figure(name, label, make) {
     const place = () => {
       for (const still of document.querySelectorAll(`figure.live-${name}`)) {
-        const stage = el("div", { class: "live-stage", role: "group", "aria-label": still.dataset.label || name });
+        const stage = el("div", { class: "live-stage", role: "group", "aria-label": label });
         still.prepend(stage);
         const draw = make(stage);
         still.classList.add("live-on");
+        stage.addEventListener("focusin", () => {
+          for (const line of stage.querySelectorAll(".live-status")) line.setAttribute("aria-live", "polite");
+        }, { once: true });
         draw();
         let width = stage.clientWidth;
         new ResizeObserver(() => {

@@ -48,7 +48,7 @@
     return { lost, once };
   }
 
-  Live.ui.figure("forget", (stage) => {
+  Live.ui.figure("forget", "Forget it yourself, a live figure", (stage) => {
     const digits = Live.digits();
     const choice = { method: "Finetune", kind: "class", seed: 1 };
     const values = Object.fromEntries(Object.entries(METHODS).map(([m, { slider }]) => [m, slider ? slider.value : 0]));
@@ -99,7 +99,7 @@
       el("div", { class: "live-controls" }, method.node, kind.node, slider.node),
       el("div", { class: "live-buttons" }, next, all, afresh, other),
       board,
-      el("div", { class: "live-results live-top" }, el("div", {}, el("p", { class: "live-note" }, "The matrix R: a row after each task"),
+      el("div", { class: "live-results live-top" }, el("div", {}, el("p", { class: "live-note" }, "The matrix R: a row after each pair learned, a column for each pair tested"),
           el("div", { class: "live-scroll" }, matrix)), el("div", {}, lostTitle, lostList)),
       status.node,
       el("details", { class: "live-tries" }, el("summary", {}, "Your tries so far"), tried),
@@ -181,10 +181,10 @@
       const tasks = Math.max(2, run.k + 1);
       const axes = Live.ui.axes(p, {
         xTicks: PAIRS.slice(0, tasks).map((_, k) => [k, ""]), yTicks: [0, 0.25, 0.5, 0.75, 1].map((v) => [v, `${100 * v}`]),
-        xName: "", yName: "right on the test (%)",
+        xName: "while it learns", yName: "right on the test (%)",
       });
       const names = PAIRS.slice(0, tasks).map((pair, k) =>
-        svg("text", { class: "live-label", x: p.x(k + 0.5), y: 200, "text-anchor": "middle" }, `learns ${pair.join(", ")}`));
+        svg("text", { class: "live-label", x: p.x(k + 0.5), y: 196, "text-anchor": "middle" }, pair.join(", ")));
       const ways = PAIRS.slice(0, tasks).map((_, j) => {
         const points = run.curve.filter(({ row }) => row.length > j).map(({ at, row }) => [at, row[j]]);
         return svg("path", { class: `live-way live-way-${j} live-pair-${j}`, d: p.path(points) });
@@ -206,10 +206,10 @@
         return el("td", { style: `background: color-mix(in srgb, var(--live-accent) ${Math.round(38 * v)}%, transparent)` }, percent(v));
       };
       matrix.replaceChildren(
-        el("thead", {}, el("tr", {}, el("td", {}), PAIRS.slice(0, tasks).map((pair, j) =>
-          el("th", { scope: "col" }, el("span", { class: `live-key live-pair-${j}` }), `on ${pair.join(", ")}`)))),
+        el("thead", {}, el("tr", {}, el("td", {}, "after"), PAIRS.slice(0, tasks).map((pair, j) =>
+          el("th", { scope: "col" }, el("span", { class: `live-key live-pair-${j}` }), pair.join(", "))))),
         el("tbody", {}, PAIRS.slice(0, tasks).map((pair, i) =>
-          el("tr", {}, el("th", { scope: "row" }, `after ${pair.join(", ")}`), PAIRS.slice(0, tasks).map((_, j) => cell(i, j))))),
+          el("tr", {}, el("th", { scope: "row" }, pair.join(", ")), PAIRS.slice(0, tasks).map((_, j) => cell(i, j))))),
       );
     }
 
@@ -218,8 +218,8 @@
       lostTitle.textContent = run.learned < 2 ? "Forgotten digits appear here once a second pair is learned."
         : lost.length ? `Forgotten: ${lost.length} of ${once} test digits that it once had right. What each is, and what it is taken for now:`
           : `Forgotten: none of the ${once} test digits that it once had right.`;
-      const step = Math.max(1, Math.floor(lost.length / SHOWN)); // from all tasks, not only from the first
-      const some = lost.filter((_, i) => i % step === 0).slice(0, SHOWN);
+      const shown = Math.min(SHOWN, lost.length); // from all tasks, not only from the first
+      const some = Array.from({ length: shown }, (_, i) => lost[Math.floor((i * lost.length) / shown)]);
       const paint = Live.ui.ramp(stage);
       lostList.replaceChildren(...some.map(({ task, row, digit, answer }) => {
         const says = choice.kind === "domain" ? ["even", "odd"][answer] : String(answer);
@@ -236,10 +236,11 @@
     }
 
     function showTries() {
-      const best = Math.max(...tries.map((t) => t.average));
+      const alike = (t) => tries.filter((other) => other.kind === t.kind && other.tasks === t.tasks).map((other) => other.average);
+      const best = (t) => alike(t).length > 1 && t.average === Math.max(...alike(t));
       tried.replaceChildren(
         el("thead", {}, el("tr", {}, ["method", "test asks", "pairs", "first pair", "average"].map((t) => el("th", { scope: "col" }, t)))),
-        el("tbody", {}, tries.map((t) => el("tr", { class: t.average === best ? "live-best" : null },
+        el("tbody", {}, tries.map((t) => el("tr", { class: best(t) ? "live-best" : null },
           el("th", { scope: "row" }, t.name), el("td", {}, t.kind), el("td", {}, String(t.tasks)),
           el("td", {}, percent(t.first)), el("td", {}, percent(t.average))))),
       );

@@ -39,7 +39,7 @@
     return Float64Array.from({ length: pass.n }, (_, i) => gZ[i * net.H + unit] * data.x[i * net.D + pixel]);
   }
 
-  Live.ui.figure("importance", (stage) => {
+  Live.ui.figure("importance", "Importance under the microscope, a live figure", (stage) => {
     const school = learner();
     const { net, data } = school;
     const state = { stage: 300, size: 32, unit: 0, pixel: 0 };

@@ -82,7 +82,7 @@
     });
   }
 
-  Live.ui.figure("springs", (stage) => {
+  Live.ui.figure("springs", "Springs on two weights, a live figure", (stage) => {
     const toy = Live.data.toy;
     const start = { A: toy.A.w, B: toy.B.w, lam: 1, eta: 0.5, implicit: true };
     const state = {
@@ -284,7 +284,7 @@
       let text = `${step} at λ = ${number(state.lam, 2)}: `;
       if (name) {
         text += `${name} broke after ${found.ways[name].steps} steps, since ηλ max Ω = `
-          + `${number(state.eta * state.lam * Math.max(...found.springs[name]), 3)} is more than 2 allows.`;
+          + `${number(state.eta * state.lam * Math.max(...found.springs[name]), 3)}, and an explicit step needs less than 2.`;
       } else if (EWC.unsettled) {
         text += "EWC swings to and fro and does not come to rest.";
       } else {
