@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import math
@@ -12,6 +13,7 @@ from fractions import Fraction
 import pytest
 import torch
 from pages import ROOT
+from scipy import stats
 from small import users_meet_it
 from torch import Tensor, nn
 
@@ -349,6 +351,20 @@ def test_what_sums_hold() -> None:
     loss = (phi @ W - Y).square().sum() + 0.7 * W.square().sum()
     assert float(torch.autograd.grad(loss, W)[0].abs().max()) < 1e-9
     assert round(8 * (2000 * 2001 / 2 + 2000 * 10) / 1e6, 1) == 16.2
+
+
+def test_the_numbers_in_the_text_are_those_of_the_stored_runs() -> None:
+    """What the role and the directive `benchmark` print, beside the mean and Student's interval of the last rows of R."""
+    spec = importlib.util.spec_from_file_location("benchmark_in_text", ROOT / "book" / "_ext" / "benchmark.py")
+    assert spec and spec.loader
+    spec.loader.exec_module(in_text := importlib.util.module_from_spec(spec))
+    result = experiments.stored("benchmark").results["split domain: EWC"]
+    accuracy = 100 * result.R[:, -1].mean(1)
+    half = stats.t.ppf(0.975, len(accuracy) - 1) * accuracy.std(ddof=1) / math.sqrt(len(accuracy))
+    space = "\N{NO-BREAK SPACE}"
+    assert in_text.accuracy("split domain: EWC") == f"{accuracy.mean():.1f}{space}±{space}{half:.1f}"
+    assert in_text.kept("EWC") == f"{2 * 4 * clbook.mlp(784, 10).n_params / 1e6:.1f}", "two numbers of four bytes a parameter"
+    assert in_text.accuracy("split domain: no such method") == ""
 
 
 def test_the_pages_say_of_the_benchmark_what_it_holds() -> None:
