@@ -7,6 +7,9 @@ import io
 import json
 import os
 import pickle
+import subprocess
+import sys
+import textwrap
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -223,6 +226,47 @@ def test_what_was_there_stays_until_the_new_file_is_complete(part: str, path: Pa
     assert sorted(p.name for p in path.parent.iterdir()) == ["r.json", "r.npz"]
 
 
+SMALL_DISK = """
+    import sys
+    import numpy as np
+    from clbook import store
+
+    numbers = np.random.default_rng(0).random(2**16)  # half a megabyte, which does not compress
+    store.write("first", {"a": numbers}, {"who": "first"})
+    for name in ("second", "first"):
+        try:
+            store.write(name, {"a": np.random.default_rng(1).random(2**17)}, {"who": "too large"})
+        except store.StoreError as error:
+            print(error)
+    kept, words = store.read("first")
+    print(words["who"], (kept["a"] == numbers).all())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a small disk of Linux")
+def test_a_disk_that_is_full_costs_nothing_that_is_finished(tmp_path: Path) -> None:
+    """A disk of one megabyte in memory: what does not fit is refused in a line, what is there stays readable."""
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(SMALL_DISK))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = f'mount -t tmpfs -o size=1m none "{disk}" && cd "{disk}" && '
+    inside = ["unshare", "-rm", "sh", "-c"]
+    try:
+        allowed = subprocess.run([*inside, mounted + "true"], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        allowed = False
+    if not allowed:
+        pytest.skip("no disk can be mounted here")
+    python = f'"{sys.executable}" "{script}" && ls -A'
+    done = subprocess.run([*inside, mounted + python], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    second, first, kept, *left = done.stdout.splitlines()
+    for line, name in ((second, "second"), (first, "first")):
+        assert line.startswith(f"{name}.npz cannot be written (No space left on device)")
+    assert kept == "first True" and left == ["first.json", "first.npz"], "nothing half-written stays"
+
+
 # results -----------------------------------------------------------------------------------------------------------------
 
 
@@ -240,9 +284,6 @@ def test_a_file_that_is_no_result_is_refused(tmp_path: Path) -> None:
 
 def test_results_of_two_processes_do_not_mix_in_one_name(tmp_path: Path) -> None:
     """Each writes to a temporary file of its own, so the last one wins as a whole."""
-    import subprocess
-    import sys
-
     code = (
         "import sys, numpy as np; from clbook import store\n"
         "for _ in range(40): store.write(sys.argv[1], {'a': np.full(50_000, float(sys.argv[2]))}, {'who': sys.argv[2]})"
