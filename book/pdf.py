@@ -21,8 +21,12 @@ STYLE = """
 #jb-print-docs-body { display: none !important }
 .bd-main :is(.bd-content, .bd-article-container, .bd-article) { margin: 0 !important; padding: 0 !important }
 .bd-main :is(.bd-content, .bd-article-container, .bd-article) { max-width: none !important }
-.bd-main .bd-content .bd-article h1:first-of-type { break-before: page; display: block !important; margin-top: 0 }
-html .bd-article { font-size: 10.5pt; line-height: 1.45 }
+.bd-main .bd-content .bd-article h1:first-of-type { display: block !important; font-size: 26pt; margin-top: 0 }
+span[id^="document-"] + section { break-before: page }
+span[id^="document-"] + section > h2 { font-size: 20pt }
+html .bd-article { font-size: 10pt; line-height: 1.45 }
+.bd-article :is(.hero-words p, figcaption p, figcaption) { font-size: 10pt !important }
+.bd-article figure img { max-height: 95mm !important }
 .bd-main .bd-content table { break-inside: auto !important }
 .bd-article .hero { display: block }
 """
@@ -36,7 +40,10 @@ def build(folder: Path) -> Path:
     html = folder / "_build" / "singlehtml"
     if built.returncode:
         sys.exit(f"the book was not built:\n{built.stdout[-3000:]}{built.stderr[-3000:]}")
-    return Path(shutil.copy(html / "book" / "index.html", html / "whole.html"))  # its addresses are those of the root
+    text = (html / "book" / "index.html").read_text(encoding="utf-8")  # whose addresses are those of the root
+    whole = html / "whole.html"
+    whole.write_text(text.replace('href="book/index.html#', 'href="#'), encoding="utf-8")
+    return whole
 
 
 def ready(page: Page) -> None:
@@ -59,6 +66,7 @@ def print_page(html: Path, pdf: Path) -> int:
         page.set_default_timeout(300_000)
         page.goto(html.as_uri())
         page.add_style_tag(content=STYLE)
+        page.evaluate("document.body.classList.add('whole')")
         ready(page)
         page.emulate_media(media="print")
         page.evaluate("() => { MathJax.startup.document.rerender?.(20); }")  # lines break for the paper
