@@ -47,6 +47,7 @@ def configure(app: Sphinx, config: Any) -> None:
     """Set what follows from the repository's address, and choose the MathJax that is installed."""
     owner, name = urlsplit(config.html_theme_options["repository_url"]).path.strip("/").split("/")[:2]
     config.html_baseurl = config.ogp_site_url = config.html_baseurl or f"https://{owner}.github.io/{name}/"
+    config.ogp_site_name = config.html_title
     config.notfound_urls_prefix = urlsplit(config.html_baseurl).path
     config.notfound_context["body"] = config.notfound_context["body"].replace('href="', f'href="{config.notfound_urls_prefix}')
     if (SCRIPTS / "mathjax").exists():
@@ -71,7 +72,7 @@ def copy_mathjax(app: Sphinx) -> None:
 REPAIRS = [
     (r'role="doc-biblioentry"', 'role="listitem"'),
     (r'<summary aria-label="Toggle hidden content">', "<summary>"),
-    (r"<th([^>]*)>\s*</th>", r"<td\1></td>"),  # corners of the tables that pandas prints
+    (r"<th\b([^>]*)>\s*(?:<p></p>)?\s*</th>", r"<td\1></td>"),  # empty corners of tables
     (r' id="(exercise|solution)-content"', ""),  # the same on every exercise
     # a short formula and the mark after it may not be parted
     (r'(<span class="math [^>]*>\\\([^<]{1,24}\\\)</span>)([.,;:!?)]+)', r'<span class="nobreak">\1\2</span>'),
