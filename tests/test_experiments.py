@@ -118,13 +118,36 @@ def _squared_gradients(net, theta: torch.Tensor, x: torch.Tensor, layer: str) ->
     return total.double()
 
 
+def test_the_baselines_are_searched_as_the_methods_are(tmp_path: Path) -> None:
+    """ewc-b: learning rate and strength of EWC, learning rate and width of SGD with dropout, which is plain SGD."""
+    sizes = replace(MANY["quick"], searched=True, epochs=1, seeds=2, hidden=(16,), tasks=2, single_tasks=1, fisher_samples=50)
+    report = reproduce("ewc-b", "quick", tmp_path, sizes=replace(sizes, optimizer="adam", lr=3e-3), progress=False, quiet=True)
+    tried = {name.removeprefix("search/"): table for name, table in report.arrays.items() if name.startswith("search/")}
+    assert set(tried) == {"EWC: lr", "EWC: lam", "SGD + dropout: lr", "SGD + dropout: width"}
+    best = {name: table[table[:, 1].argmax(), 0] for name, table in tried.items()}
+    ewc, sgd = (report.results[label] for label in ("EWC", "SGD + dropout"))
+    assert {run["lam"] for run in ewc.runs} == {best["EWC: lam"]} and ewc.info["training"]["lr"] == best["EWC: lr"]
+    assert sgd.info["training"]["optimizer"] == "sgd" and sgd.info["training"]["lr"] == best["SGD + dropout: lr"]
+    width = int(best["SGD + dropout: width"])
+    assert set(sgd.n_params) == {(64 + 1) * width + (width + 1) * 10}
+    assert all(len(table) >= 3 for table in tried.values())
+
+
+def test_the_strengths_of_l2_and_ewc_are_searched_alike(tmp_path: Path) -> None:
+    report = reproduce("ewc-a", "quick", tmp_path, sizes=replace(TINY, searched=True), progress=False, quiet=True)
+    for label in ("L2", "EWC"):
+        table = report.arrays[f"search/{label}: lam"]
+        assert {run["lam"] for run in report.results[label].runs} == {table[table[:, 1].argmax(), 0]}
+
+
 # sizes and references ------------------------------------------------------------------------------------------------------
 
 
 def test_every_experiment_says_where_it_comes_from_and_how_large_it_is() -> None:
     assert tuple(EXPERIMENTS)[:3] == NAMES
     for name, experiment in EXPERIMENTS.items():
-        assert experiment.name == name and experiment.title and experiment.source and experiment.reference
+        assert experiment.name == name and experiment.title and experiment.source
+        assert experiment.reference or "nothing published" in experiment.source
         assert set(experiment.sizes) == set(PRESETS)
         assert len({experiment.sizes["book"], experiment.sizes["paper"]}) == 2
 
@@ -409,7 +432,7 @@ def test_the_published_benchmark_is_there() -> None:
     assert len(results["split class: online EWC"].pick(carry="online", gamma=0.9).R) == 3
 
 
-@pytest.mark.parametrize("name", ["ewc-b", "benchmark"])
+@pytest.mark.parametrize("name", ["ewc-b", "benchmark", "fixed-features"])
 def test_the_published_table_is_what_its_numbers_give(name: str) -> None:
     report, experiment = stored(name), EXPERIMENTS[name]
     text = json.loads((ROOT / "results" / f"{name}.json").read_text())
@@ -419,7 +442,7 @@ def test_the_published_table_is_what_its_numbers_give(name: str) -> None:
 
 def test_what_is_not_there_is_not_made_up(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(loop, "train", lambda *_: pytest.fail("computed instead"))
-    with pytest.raises(store.StoreError, match=r"no numbers of 'ewc-c' \(there are: benchmark, ewc-b\).*reproduce ewc-c"):
+    with pytest.raises(store.StoreError, match=r"no numbers of 'ewc-c' \(there are: .*benchmark.*ewc-b.*\).*reproduce ewc-c"):
         stored("ewc-c")
     monkeypatch.setattr(experiments, "published", lambda: tmp_path)
     with pytest.raises(store.StoreError, match=r"no numbers of 'ewc-b' \(there are: none\)"):

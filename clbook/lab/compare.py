@@ -165,8 +165,7 @@ def _arrays(chosen: dict[Cell, Choice], runs: dict[str, list[Result]]) -> dict[s
     arrays = {f"cpu/{k}": np.array([r.info["cpu_seconds"] / len(r.R) for r in results]) for k, results in runs.items()}
     for cell, choice in chosen.items():
         for name, search in choice.searches.items():
-            rows = [[v, search.mean(v), len(search.scores[v])] for v in sorted(search.scores)]
-            arrays[f"search/{cell.key}: {name}"] = np.array(rows)
+            arrays[f"search/{cell.key}: {name}"] = search.table()
     return arrays
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,12 +19,19 @@ from matplotlib.figure import Figure
 from clbook import metrics, store
 from clbook.checks import Count, InputError, Number, Strength, check, check_fields
 from clbook.data import Data
+from clbook.lab.search import Search, Tuned
 from clbook.loop import Training, run
 from clbook.method import Method
 from clbook.methods import EWC
 from clbook.net import Net, mlp
 from clbook.result import ARRAYS, Result
 from clbook.scenarios import Scenario
+
+SEARCH_SEED = 1000  # and the one after it: no run whose number is shown has them
+Arrays = dict[str, np.ndarray]
+Seeds = Sequence[int] | None
+Values = dict[str, float]  # of the fields that are searched
+Train = Callable[[str, Scenario, Values, Seeds], Result]
 
 WORDS = ("experiment", "preset", "settings", "provenance", "results")  # what the JSON of a report must have
 
@@ -61,6 +68,7 @@ class Budget(Training):
     lam: Strength  # of EWC
     fisher_samples: Count = 1000
     data: str = "mnist"
+    searched: bool = True  # strengths and learning rates are chosen on held-out data, and those here are where that begins
 
 
 def arguments(training: Training) -> dict[str, Any]:
@@ -87,13 +95,41 @@ class Setting:
     def __post_init__(self) -> None:
         check(self.workers, Count, "workers")
 
-    def train(self, part: str, scenario: Scenario, method: Method, net: Net | None = None) -> Result:
-        """One part of the experiment: the method with every seed. A part that is finished is not computed again."""
-        place: dict[str, Any] = {"device": self.device, "progress": self.progress, "checkpoint": self.work / part}
-        return run(scenario, method, self.sizes.seeds, net=net or self.net(), **arguments(self.sizes), **place)
+    def train(
+        self, part: str, scenario: Scenario, method: Method, net: Net | None = None, seeds: Seeds = None, **training: Any
+    ) -> Result:
+        """One part of the experiment: the method with every seed. A part that is finished is not computed again.
 
-    def net(self, dropout: tuple[float, float] = (0.0, 0.0)) -> Net:
-        return mlp(self.data.x.shape[1], self.data.n_classes, self.sizes.hidden, dropout)
+        `seeds` and `training` take the place of what the sizes say.
+        """
+        place: dict[str, Any] = {"device": self.device, "progress": self.progress, "checkpoint": self.work / part}
+        how = arguments(self.sizes) | training
+        return run(scenario, method, self.sizes.seeds if seeds is None else seeds, net=net or self.net(), **how, **place)
+
+    def search(self, name: str, scenario: Scenario, tuned: Iterable[Tuned], train: Train) -> tuple[Values, Arrays]:
+        """The best values on a held-out tenth of the training data, one field after the other, each with those before.
+
+        train(part, scenario, values, seeds) trains one run. What was tried comes beside, for Report.arrays. Where the sizes
+        are not `searched`, nothing is.
+        """
+        if not self.sizes.searched:
+            return {}, {}
+        held, values, arrays = scenario.held_out(0.1), Values(), Arrays()
+        for each in tuned:
+
+            def score(value: float, seed: int, each: Tuned = each) -> float:
+                part = f"search-{name}-{each.name}-{value:g}-{seed}"
+                result = train(part, held, values | {each.name: value}, [SEARCH_SEED + seed])
+                return float(np.nan_to_num(100 * np.asarray(metrics.average_accuracy(result.R))).mean())
+
+            search = Search(each)
+            values[each.name] = search.climb(score)
+            arrays[f"search/{name}: {each.name}"] = search.table()
+        return values, arrays
+
+    def net(self, dropout: tuple[float, float] = (0.0, 0.0), width: int | None = None) -> Net:
+        hidden = self.sizes.hidden if width is None else (width,) * len(self.sizes.hidden)
+        return mlp(self.data.x.shape[1], self.data.n_classes, hidden, dropout)
 
     def ewc(self) -> EWC:
         return EWC(lam=self.sizes.lam, n_samples=self.sizes.fisher_samples)

@@ -6,9 +6,11 @@ likes. Book: notebooks/08_choosing, "The benchmark".
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from math import isclose
+
+import numpy as np
 
 from clbook.checks import InputError, Number, check_fields
 
@@ -81,6 +83,20 @@ class Search:
                 self.scores.setdefault(value, []).append(score)
             wanted = self._next()
         return self.best
+
+    def climb(self, score: Callable[[float, int], float]) -> float:
+        """Try what is wanted, one trial after the other, and return the best value; score(value, seed) is one trial's."""
+        asking = self.trials()
+        wanted = next(asking)
+        while True:
+            try:
+                wanted = asking.send([score(value, seed) for value, seed in wanted])
+            except StopIteration as stop:
+                return float(stop.value)
+
+    def table(self) -> np.ndarray:
+        """value, mean score and number of seeds of all that was tried [values, 3]."""
+        return np.array([[v, self.mean(v), len(self.scores[v])] for v in sorted(self.scores)])
 
     @property
     def best(self) -> float:
