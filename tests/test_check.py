@@ -371,3 +371,58 @@ def test_how_several_springs_are_carried_on_is_noted() -> None:
     for function, said in carriers.NOTED_LATER.items():
         first, second = check(function, "ewc").findings[:2]
         assert first.verdict == "right" and second.verdict == "convention" and said in second.notes[0]
+
+
+# the page ---------------------------------------------------------------------------------------------------------------------
+
+PAGE = (ROOT / "book" / "check.md").read_text(encoding="utf-8")
+
+
+def test_the_session_on_the_page_is_what_the_command_prints(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```\{code-block\} python\n:caption: my_ewc.py\n\n(.*?)\n```", PAGE, flags=re.S)
+    (shown,) = re.findall(r"```text\n(.*?)\n```", PAGE, flags=re.S)
+    path = tmp_path / "my_ewc.py"
+    path.write_text(f"{example}\n")
+    rounded = lambda text: re.sub(r"fits to [\de-]+", "fits", text)  # noqa: E731
+    assert rounded(str(check_file(path))) == rounded(shown)
+
+
+def test_and_once_mended_it_is_all_right(tmp_path: Path) -> None:
+    """As the text says: single samples, a copy, and a declared half."""
+    (example,) = re.findall(r"```\{code-block\} python\n:caption: my_ewc.py\n\n(.*?)\n```", PAGE, flags=re.S)
+    mended = example.replace("p.data for", "p.detach().clone() for").replace("model.eval()", "was = model.training\n    model.eval()")
+    mended = mended.replace("for x, y in loader:", "for x, y in [(x[None], y[None]) for a, b in loader for x, y in zip(a, b)]:")
+    mended = mended.replace("/ len(loader)", "").replace("return F\n", "model.train(was)\n    return F\n")
+    path = tmp_path / "my_ewc.py"
+    path.write_text(f'{mended}\n\n\npenalty.half = False\nfisher.estimator, fisher.reduction = "empirical", "sum"\n')
+    report = check_file(path)
+    assert (report.status, [f.verdict for f in report.findings]) == (0, ["right"] * 4), str(report)
+
+
+def plain(text: str) -> str:
+    """A cell of a table without the marks of Markdown."""
+    return re.sub(r"\\([*|_$<])", r"\1", text)
+
+
+def test_the_tables_of_the_page_hold_every_mistake_with_its_own_words_and_sources() -> None:
+    rows: dict[tuple[str, str], str] = {}  # two kinds may say the same
+    for name, says, more in re.findall(r"^\| `([\w-]+)` \| (.+?) \| (.+) \|$", PAGE, flags=re.M):
+        rows[name, plain(says)] = rows.get((name, plain(says)), "") + more
+    words = {(f.id, f.says) for _, f in FAULTS}
+    assert set(rows) <= words
+    assert {f.id for _, f in FAULTS} - {name for name, _ in rows} <= METHOD_ONLY
+    for _, f in FAULTS:
+        if (f.id, f.says) in rows:
+            assert all(f"({address})" in rows[f.id, f.says] for address in f.seen), f.id
+
+
+METHOD_ONLY = {f.id for kind, f in FAULTS if kind == "method"}
+
+
+def test_the_page_holds_every_kind_and_every_convention() -> None:
+    for kind in KINDS.values():
+        assert f"| {kind.says} | `{kind.example}` |" in PAGE
+        for prop in kind.properties:
+            for convention in prop.conventions:
+                for choice in convention.choices[1:]:
+                    assert choice.value == "sampled" or f"`{convention.name} = {choice.value!r}`" in PAGE

@@ -296,7 +296,7 @@ def _of_finding(f: Finding) -> Iterator[str]:
         yield from wrapped(f"{f.fault}: {f.this_is}{fits}", "      this is   ", "                ")
         yield from wrapped(f.means, "      it means  ", "                ")
         yield f"      the book  {f.where}"
-        for address in f.seen:
+        for address in f.seen[:2]:
             yield f"      seen in   {address}"
     elif f.verdict == "unknown":
         yield from wrapped("no mistake that is known here gives these numbers", "      this is   ", "                ")
@@ -310,7 +310,8 @@ def _verdict(report: Report) -> str:
     notes = sum(f.verdict == "convention" for f in report.findings)
     words = [f"{faults} fault{'s' * (faults != 1)}" if faults else "", f"{errors} could not be checked" if errors else ""]
     found = ", ".join(w for w in words if w) or "all right"
-    return f"{report.source}: {found}{f', with {notes} convention(s) to note' if notes else ''}"
+    noted = f", with {notes} convention{'s' * (notes != 1)} to note" if notes else ""
+    return f"{report.source}: {found}{noted}"
 
 
 def _numbers(values: tuple[float, ...]) -> str:
@@ -320,7 +321,7 @@ def _numbers(values: tuple[float, ...]) -> str:
 def _off(off: float) -> str:
     if not math.isfinite(off):
         return "   (nothing like it)"
-    return f"   (off by {100 * off:.2g} % of the largest)" if off < 10 else f"   (off by {off:.2g} times the largest)"
+    return f"   (off by {100 * off:.3g} % of the largest)" if off < 10 else f"   (off by {off:.3g} times the largest)"
 
 
 def wrapped(text: str, first: str, rest: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The projection of averaged gradient episodic memory (A-GEM), and how it goes wrong. Book: book/families, "Rehearsal"."""
+"""The projection of averaged gradient episodic memory (A-GEM), and how it goes wrong. Book: book/families/replay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from clbook.course.calling import CannotCheck, Subject
 from clbook.course.properties import Fault, Property, Section
 
-SECTION = Section("book/families", "Rehearsal")
+SECTION = Section("book/families/replay", "Old samples as a condition")
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ FAULTS = (
           lambda q: when(q, project(q.d[0], q.d[1], q.d[0] @ q.d[0]), q.d[0]), SECTION),
     Fault("exchanged", "g_ref is projected and comes back, not g",
           "The network trains on the old samples alone wherever the two disagree.",
-          lambda q: when(q, project(q.d[1], q.d[0], q.d[0] @ q.d[0]), q.d[0]), SECTION,
-          ("https://github.com/imirzadeh/CL-Gym/issues/4",)),
-    Fault("reference", "g_ref comes back, not g", "The network trains on the old samples alone wherever the two disagree.",
-          lambda q: when(q, q.d[1], q.d[0]), SECTION, ("https://github.com/imirzadeh/CL-Gym/issues/4",)),
+          lambda q: when(q, project(q.d[1], q.d[0], q.d[0] @ q.d[0]), q.d[0]), SECTION),
     Fault("reference", "g_ref comes back where the two agree, not g",
           "The new task's own gradient is lost wherever the two agree.",
           lambda q: when(q, right(q), q.d[1]), SECTION, ("https://github.com/imirzadeh/CL-Gym/issues/4",)),
+    Fault("reference", "g_ref comes back where the two disagree, not the projection of g",
+          "The network trains on the old samples alone wherever the two disagree.",
+          lambda q: when(q, q.d[1], q.d[0]), SECTION),
     Fault("cut", "zero comes back where the two disagree",
           "No step is taken where one would have been possible that helps the new task and hurts nobody.",
           lambda q: when(q, 0 * q.d[0], q.d[0]), SECTION),

@@ -1,4 +1,4 @@
-"""The loss of experience replay, and the ways in which it goes wrong. Book: book/families, "Rehearsal"."""
+"""The loss of experience replay, and the ways in which it goes wrong. Book: book/families/replay."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from clbook.course.calling import Subject, gradient, scalar
 from clbook.course.properties import Choice, Convention, Fault, Property, Section, Told
 
-SECTION = Section("book/families", "Rehearsal")
+SECTION = Section("book/families/replay", "Experience replay")
 MASKS = Section("notebooks/01_forgetting", "Three scenarios")
 
 

@@ -1,4 +1,4 @@
-"""The importance of synaptic intelligence along a path, and how it goes wrong. Book: book/families, "Regularisation"."""
+"""The importance of synaptic intelligence along a path, and how it goes wrong. Book: book/families/regularisation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from clbook.course.calling import CannotCheck, Subject
 from clbook.course.properties import Choice, Convention, Fault, Property, Section
 
-SECTION = Section("book/families", "Regularisation")
+SECTION = Section("book/families/regularisation", "Synaptic intelligence: the share of a parameter")
 
 
 @dataclass(frozen=True)
