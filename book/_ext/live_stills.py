@@ -16,11 +16,11 @@ from playwright.sync_api import sync_playwright
 
 FOLDER = Path(__file__).parents[1] / "_static" / "live"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-COLOURS = 96  # of a picture's palette: the drawings have few, and the files stay small
+COLOURS = 128  # of a picture's palette, the rare ones too: the files stay small
 # the theme's two colours of text, and nothing that asks to be clicked
 STYLE = """
   :root { --pst-color-text-base: #222832; --pst-color-text-muted: #48566b; }
-  body { margin: 0; width: 720px; font-family: sans-serif; } figure { margin: 0; }
+  body { margin: 0; width: 600px; font-family: sans-serif; } figure { margin: 0; }
   .live-stage { border: 0; } :is(.live-controls, .live-buttons, .live-tries, .live-status) { display: none !important; }
 """
 
@@ -39,7 +39,7 @@ def photograph(name: str, executable: str) -> bytes:
         file = Path(folder) / "figure.html"
         file.write_text(page(name), encoding="utf-8")
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        view = browser.new_page(viewport={"width": 720, "height": 900}, device_scale_factor=2)
+        view = browser.new_page(viewport={"width": 600, "height": 900}, device_scale_factor=2)
         view.goto(file.as_uri())
         view.wait_for_function("document.querySelector('.live-stage').dataset.state != 'busy'")
         picture = view.locator(".live-stage").screenshot()
@@ -54,5 +54,5 @@ if __name__ == "__main__":
     for name in FIGURES:
         target = FOLDER / f"{name}.png"
         image = Image.open(io.BytesIO(photograph(name, found))).convert("RGB")
-        image.quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
+        image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(target, optimize=True)
         print(f"{target}: {target.stat().st_size:,} bytes")

@@ -124,6 +124,7 @@
 
     /** Train until so many tasks are learned: in view if `slowly`, else as fast as it goes, but never longer than a frame. */
     function learn(goal, slowly) {
+      if (goal > PAIRS.length || run.learned >= goal) return;
       cancelAnimationFrame(frame);
       stage.dataset.state = "busy";
       const most = slowly && !Live.ui.calm() ? 3 : Infinity; // steps a frame
@@ -195,7 +196,7 @@
         : "Accuracy on each pair of digits while the network learns.");
       showMatrix(tasks);
       showLost();
-      next.disabled = all.disabled = run.learned >= PAIRS.length;
+      for (const button of [next, all]) button.setAttribute("aria-disabled", run.learned >= PAIRS.length); // keeps the focus
       next.textContent = run.learned < PAIRS.length ? `Learn ${NAMES[run.learned]}` : "All five are learned";
     }
 

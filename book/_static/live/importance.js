@@ -21,8 +21,10 @@
     const data = Live.take(digits.train, [...Array(N).keys()], new Uint8Array(10).fill(1));
     return {
       net, data,
-      theta(stage) {
+      /** theta after so many steps; null if that needs more than the time left. */
+      theta(stage, until = Infinity) {
         while (run.done < stage) {
+          if (performance.now() > until) return null;
           run.step();
           if (STAGES.includes(run.done)) kept.set(run.done, run.theta);
         }
@@ -54,6 +56,7 @@
       label: "Batch size of the batched Fisher", min: 0, max: 10, step: 1, value: 5, words: (v) => String(2 ** v),
       oninput: (v) => {
         state.size = 2 ** v;
+        if (!theta) return;
         batched();
         draw();
         tell();
@@ -64,12 +67,14 @@
       words: (v) => String(STAGES[v]),
       oninput: (v) => {
         state.stage = STAGES[v];
+        if (!theta) return;
         measure();
         draw();
         tell();
       },
     });
     const look = () => {
+      if (!theta) return;
       gradients = perSample(net, theta, data, state.unit, state.pixel);
       draw();
       tell();
@@ -194,6 +199,7 @@
     }
 
     function draw() {
+      if (!theta) return outline();
       const paint = Live.ui.ramp(stage);
       const place = state.unit * net.D + state.pixel;
       for (const [key, title] of MAPS) {
@@ -205,6 +211,18 @@
       }
       drawBars();
       drawCurve();
+    }
+
+    /** The room that everything will take, while the network still learns. */
+    function outline() {
+      const { width, height } = measures();
+      for (const { canvas, words } of Object.values(maps)) {
+        Live.ui.sheet(canvas, width, height);
+        canvas.setAttribute("aria-label", "The network is learning.");
+        words.textContent = "…";
+      }
+      bars.setAttribute("height", 170);
+      curve.setAttribute("height", 200);
     }
 
     function drawBars() {
@@ -260,14 +278,21 @@
         + `the empirical ${Live.correlation(found.exact, found.empirical).toFixed(2)}, MAS ${Live.correlation(found.exact, found.mas).toFixed(2)}.`);
     }
 
-    measure();
-    // begin with the weight that matters most
-    const first = found.exact.subarray(0, net.ends[1]);
-    const top = first.indexOf(first.reduce((a, b) => Math.max(a, b), 0));
-    [state.unit, state.pixel] = [Math.floor(top / net.D), top % net.D];
-    [unit.value, pixel.value] = [state.unit + 1, state.pixel + 1];
-    gradients = perSample(net, theta, data, state.unit, state.pixel);
-    tell();
+    /** Learn for a moment at a time, so that the page is there at once; then look, first at the weight that matters most. */
+    function begin() {
+      if (!school.theta(state.stage, performance.now() + 12)) return setTimeout(begin, 0);
+      measure();
+      const first = found.exact.subarray(0, net.ends[1]);
+      const top = first.indexOf(first.reduce((a, b) => Math.max(a, b), 0));
+      [state.unit, state.pixel] = [Math.floor(top / net.D), top % net.D];
+      [unit.value, pixel.value] = [state.unit + 1, state.pixel + 1];
+      gradients = perSample(net, theta, data, state.unit, state.pixel);
+      draw();
+      tell();
+    }
+
+    stage.dataset.state = "busy";
+    begin();
     return draw;
   });
 

@@ -163,7 +163,7 @@
     const drawing = svg("svg", { role: "img", class: "live-drawing" });
     const move = (task) => ({ to, by }) => {
       const at = to ? p.inverse(...to) : state[task].w.map((w, k) => w + by[k]);
-      const inside = (v, [low, high]) => Math.min(high - 0.2, Math.max(low + 0.2, v));
+      const inside = (v, [low, high]) => Math.min(high - 0.4, Math.max(low + 0.4, v)); // a handle stays whole
       state[task].moveTo([inside(at[0], RANGE.x), inside(at[1], RANGE.y)].map((v) => Math.round(100 * v) / 100));
       delete borders[task];
       change();
