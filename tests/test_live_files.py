@@ -11,6 +11,8 @@ import pytest
 from bs4 import BeautifulSoup
 from pages import ROOT
 
+from clbook import plots
+
 sys.path.append(str(ROOT / "book" / "_ext"))
 import live
 import live_export
@@ -40,6 +42,15 @@ def test_every_file_beside_the_page_belongs_to_a_figure() -> None:
 def test_scripts_run_from_disk_and_ask_for_nothing(script: str) -> None:
     text = (STATIC / script).read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
     assert not re.search(r"https?:|\bfetch\(|XMLHttpRequest|^import |^export |\beval\(|innerHTML|localStorage", text, re.M)
+
+
+def test_methods_and_tasks_have_the_colours_of_every_other_figure() -> None:
+    light = (STATIC / "live.css").read_text(encoding="utf-8").split('html[data-theme="dark"]')[0]
+    shown = dict(re.findall(r"--live-(\w+): (#\w{6});", light))
+    for key, name in {"a": "task A", "b": "task B", "c": "task C"}.items():
+        assert shown[key] == plots.COLOURS[name], name
+    for name in ("SGD", "L2", "EWC", "MAS", "LwF", "ER"):
+        assert shown[name.lower()] == plots.COLOURS[name], name
 
 
 SPRINGS = "```{live} springs\n:name: fig-moves\n:alt: Two springs.\n\nThe caption with $x$.\n```"

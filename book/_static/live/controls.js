@@ -2,7 +2,9 @@
 "use strict";
 
 (function (Live) {
-  let made = 0; // so that ids are unique on a page with several figures
+  let made = 0;
+  /** An id that no other figure of the page has. */
+  const unique = () => `live-${++made}`;
 
   function build(node, attributes, children) {
     for (const [name, value] of Object.entries(attributes || {})) {
@@ -23,7 +25,7 @@
 
   /** A labelled slider. `words(value)` is what the reader sees and hears; `oninput` gets the value. */
   function slider({ label, min, max, step, value, words, oninput }) {
-    const id = `live-${++made}`;
+    const id = unique();
     const output = el("output", { for: id });
     const input = el("input", { id, type: "range", min, max, step, value });
     const show = () => {
@@ -58,7 +60,7 @@
 
   /** A labelled choice of [value, text]. */
   function select({ label, options, value, onchange }) {
-    const id = `live-${++made}`;
+    const id = unique();
     const input = el("select", { id }, options.map(([v, text]) => el("option", { value: v, selected: v === value }, text)));
     input.addEventListener("change", () => onchange(input.value));
     return { node: el("div", { class: "live-control" }, el("label", { for: id }, label), input), input };
@@ -210,5 +212,5 @@
   }
   const superscript = (n) => String(n).replace(/./g, (c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c]));
 
-  Live.ui = { el, svg, slider, select, button, status, plane, axes, handle, calm, colour, ramp, figure, room, sheet, number, minus };
+  Live.ui = { unique, el, svg, slider, select, button, status, plane, axes, handle, calm, colour, ramp, figure, room, sheet, number, minus };
 })(window.Live);

@@ -93,6 +93,7 @@
     let found = solve(state);
     let borders = {};
     let p = null;
+    const clip = Live.ui.unique();
 
     // controls
     const change = (event) => {
@@ -226,9 +227,8 @@
     }
 
     function picture(p) {
-      const id = "live-clip-" + Math.round(p.width);
       const inside = { x: p.left, y: p.top, width: p.width - p.left - p.right, height: p.height - p.top - p.bottom };
-      const g = svg("g", { "clip-path": `url(#${id})` });
+      const g = svg("g", { "clip-path": `url(#${clip})` });
       for (const task of ["A", "B"])
         for (const border of borders[task]) g.append(svg("path", { class: `live-region live-task-${task.toLowerCase()}`, d: p.path(border) + "Z" }));
       // what EWC believes of A: the ellipse where the springs without lambda have cost 0.05
@@ -261,7 +261,7 @@
         return out;
       };
       return [
-        svg("defs", {}, svg("clipPath", { id }, svg("rect", inside))),
+        svg("defs", {}, svg("clipPath", { id: clip }, svg("rect", inside))),
         Live.ui.axes(p, { xTicks: ticks(RANGE.x, 1), yTicks: ticks(RANGE.y, 2), xName: "first weight θ₁", yName: "second weight θ₂" }),
         g,
       ];
