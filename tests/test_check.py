@@ -390,7 +390,8 @@ def test_the_session_on_the_page_is_what_the_command_prints(tmp_path: Path) -> N
 def test_and_once_mended_it_is_all_right(tmp_path: Path) -> None:
     """As the text says: single samples, a copy, and a declared half."""
     (example,) = re.findall(r"```\{code-block\} python\n:caption: my_ewc.py\n\n(.*?)\n```", PAGE, flags=re.S)
-    mended = example.replace("p.data for", "p.detach().clone() for").replace("model.eval()", "was = model.training\n    model.eval()")
+    mended = example.replace("p.data for", "p.detach().clone() for")
+    mended = mended.replace("model.eval()", "was = model.training\n    model.eval()")
     mended = mended.replace("for x, y in loader:", "for x, y in [(x[None], y[None]) for a, b in loader for x, y in zip(a, b)]:")
     mended = mended.replace("/ len(loader)", "").replace("return F\n", "model.train(was)\n    return F\n")
     path = tmp_path / "my_ewc.py"

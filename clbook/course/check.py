@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import sysconfig
+import textwrap
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -239,15 +241,11 @@ def _error(prop: Property, text: str) -> Finding:
 
 def where(error: BaseException) -> str:
     """The innermost line of the reader's own code that an error came through, such as " at my_ewc.py, line 12"."""
-    package, own = Path(__file__).resolve().parents[1], []
+    installed = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    ours, own = [Path(__file__).parents[1], *map(Path, installed)], []
     for frame in traceback.extract_tb(error.__traceback__):
         path = Path(frame.filename)
-        if (
-            path.exists()
-            and not path.resolve().is_relative_to(package)
-            and "site-packages" not in path.parts
-            and "lib" not in path.parts
-        ):
+        if path.exists() and not any(path.resolve().is_relative_to(p.resolve()) for p in ours):
             own.append(f" at {path.name}, line {frame.lineno}")
     return own[-1] if own else ""
 
@@ -326,8 +324,6 @@ def _off(off: float) -> str:
 
 def wrapped(text: str, first: str, rest: str) -> list[str]:
     """Lines of at most WIDTH characters; an address is never cut."""
-    import textwrap
-
     return textwrap.wrap(
         text, WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
     )
