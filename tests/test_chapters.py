@@ -362,14 +362,17 @@ def test_the_numbers_in_the_text_are_those_of_the_stored_runs() -> None:
     accuracy = 100 * result.R[:, -1].mean(1)
     half = stats.t.ppf(0.975, len(accuracy) - 1) * accuracy.std(ddof=1) / math.sqrt(len(accuracy))
     space = "\N{NO-BREAK SPACE}"
-    assert in_text.accuracy("split domain: EWC") == f"{accuracy.mean():.1f}{space}±{space}{half:.1f}"
+    expected = f"{accuracy.mean():.1f}{space}±{space}{half:.1f}"
+    assert in_text.accuracy("domain: EWC") == in_text.accuracy("split domain: EWC") == expected
     assert in_text.kept("EWC") == f"{2 * 4 * clbook.mlp(784, 10).n_params / 1e6:.1f}", "two numbers of four bytes a parameter"
-    assert in_text.accuracy("split domain: no such method") == ""
+    assert in_text.accuracy("domain: no such method") == ""
+    features = experiments.stored("fixed-features").results["mnist class: LDA, pixels"]
+    assert in_text.accuracy("class: LDA, pixels") == f"{100 * features.R[0, -1].mean():.1f}", "one run has no interval"
 
 
 def test_the_pages_say_of_the_benchmark_what_it_holds() -> None:
     """What the text says in words beside the numbers that are taken from the stored results when the book is built."""
-    report = experiments.stored("benchmark")
+    report, features = experiments.stored("benchmark"), experiments.stored("fixed-features")
     acc = {key.removeprefix("split "): float(clbook.metrics.interval(v)[0]) for key, v in report.ours.items()}
     springs = ("EWC", "online EWC", "SI", "MAS", "RWalk")
     # regularisation
@@ -390,6 +393,16 @@ def test_the_pages_say_of_the_benchmark_what_it_holds() -> None:
     # few neurons
     assert all(acc[f"task: {m}"] > acc["task: separate networks"] - 1.5 for m in ("XdG", "HAT", "PackNet"))
     assert all(acc[f"{k}: k winners take all"] < acc[f"{k}: fine-tuning"] + 1 for k in ("task", "domain", "class"))
+    # fixed features
+    fixed = {key.removeprefix("mnist "): float(clbook.metrics.interval(v)[0]) for key, v in features.ours.items()}
+    lda, means, ridge_ = (fixed[f"class: {m}, 2000 random features"] for m in ("LDA", "class means", "ridge"))
+    bounds = ("class: joint training", "class: cumulative training")
+    assert lda > max(v for key, v in acc.items() if key.startswith("class") and key not in bounds), "above all methods that go on training, the bounds aside"
+    assert lda > means + 10 and abs(lda - ridge_) < 0.6
+    assert fixed["class: LDA, 100 random features"] < fixed["class: LDA, 500 random features"] < lda
+    first = fixed["class: LDA, features of the first task"]
+    assert fixed["class: LDA, 100 random features"] < first < fixed["class: LDA, 500 random features"]
+    assert fixed["class: LDA, pixels"] > acc["class: fine-tuning"] + 60
     # summary
     assert acc["domain: EWC"] < acc["domain: LwF"] < acc["domain: IMM, mean"]
 

@@ -1,11 +1,13 @@
-"""The numbers of the benchmark in the text, taken from the stored results when the pages are built.
+"""The numbers of the benchmark and of the fixed features in the text, taken from the stored results when the pages are built.
 
 A directive gives a table of some methods, a role one number with its interval; so no page holds a copy that could grow old:
 
     ```{benchmark}                                {benchmark}`domain: IMM, mean`
     IMM, mean                                     {benchmark}`permuted domain: EWC`
-    average of weights
+    LDA, 2000 random features
     ```
+
+A key without a suite is one of Split MNIST, of the benchmark or else of the fixed features.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
@@ -25,7 +28,7 @@ from clbook.lab import experiments
 from clbook.lab.report import Report
 from clbook.scenarios import KINDS
 
-STORED = ("benchmark", "benchmark-permuted", "benchmark-fashion")
+STORED = ("benchmark", "benchmark-permuted", "benchmark-fashion", "fixed-features")
 HEAD = ["method", "task told", "not told", "new classes", "kept (MB)"]
 
 
@@ -34,9 +37,10 @@ def reports() -> list[Report]:
     return [experiments.stored(name) for name in STORED if (experiments.published() / f"{name}.json").exists()]
 
 
-def found(key: str) -> Report | None:
-    """The report that has a result such as "split domain: EWC"."""
-    return next((r for r in reports() if key in r.ours), None)
+def found(key: str) -> tuple[Report, str] | None:
+    """The report that has a result such as "domain: EWC", and the result's whole name in it."""
+    names = [key, *(f"{suite} {key}" for suite in ("split", "mnist"))]  # the fixed features are named by their data
+    return next(((r, name) for r in reports() for name in names if name in r.ours), None)
 
 
 def accuracy(key: str) -> str:
@@ -44,24 +48,30 @@ def accuracy(key: str) -> str:
     holds = found(key)
     if holds is None:
         return ""
-    mean, half = (float(v) for v in metrics.interval(holds.ours[key]))
+    report, name = holds
+    mean, half = (float(v) for v in metrics.interval(report.ours[name]))
     return f"{mean:.1f}" if math.isnan(half) else f"{mean:.1f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{half:.1f}"
 
 
 def kept(label: str) -> str:
     """The most that a method keeps between tasks in any of the three scenarios, in MB."""
-    results = [r.results[key] for kind in KINDS if (r := found(key := f"split {kind}: {label}"))]
-    size = max(result.memory_bytes.max() for result in results) / 1e6
+    holds = [report.results[name] for report, name in filter(None, (found(f"{kind}: {label}") for kind in KINDS))]
+    size = max(result.memory_bytes.max() for result in holds) / 1e6
     return "0" if size == 0 else f"{size:.1f}" if size >= 0.1 else f"{size:.3f}"
+
+
+def depend(env: BuildEnvironment) -> None:
+    """Read the page anew when the numbers change."""
+    for name in STORED:
+        env.note_dependency(str(experiments.published() / f"{name}.json"))
 
 
 class Number(SphinxRole):
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        key = self.text if self.text.startswith(("permuted", "fashion")) else f"split {self.text}"
-        shown = accuracy(key)
+        shown = accuracy(self.text)
         if not shown:
-            raise ExtensionError(f"{self.env.docname}: the stored benchmark has no {key!r}")
-        self.env.note_dependency(str(experiments.published() / "benchmark.json"))
+            raise ExtensionError(f"{self.env.docname}: the stored results have no {self.text!r}")
+        depend(self.env)
         return [nodes.Text(shown)], []
 
 
@@ -71,11 +81,11 @@ class Rows(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         lines = [HEAD, ["---"] * len(HEAD)]
         for label in (line.strip() for line in self.content if line.strip()):
-            cells = [accuracy(f"split {kind}: {label}") for kind in KINDS]
+            cells = [accuracy(f"{kind}: {label}") for kind in KINDS]
             if not any(cells):
-                raise ExtensionError(f"{self.env.docname}: the stored benchmark has no method {label!r}")
+                raise ExtensionError(f"{self.env.docname}: the stored results have no method {label!r}")
             lines.append([label, *(cell or "–" for cell in cells), kept(label)])
-        self.env.note_dependency(str(experiments.published() / "benchmark.json"))
+        depend(self.env)
         table = nodes.Element()
         self.state.nested_parse(StringList(["| " + " | ".join(line) + " |" for line in lines]), self.content_offset, table)
         return table.children
