@@ -407,7 +407,7 @@ def plain(text: str) -> str:
 
 def test_the_tables_of_the_page_hold_every_mistake_with_its_own_words_and_sources() -> None:
     rows: dict[tuple[str, str], str] = {}  # two kinds may say the same
-    for name, says, more in re.findall(r"^\| `([\w-]+)` \| (.+?) \| (.+) \|$", PAGE, flags=re.M):
+    for name, says, more in re.findall(r"^\| `([\w-]+)` \| (.+?)\. See (.+) \|$", PAGE, flags=re.M):
         rows[name, plain(says)] = rows.get((name, plain(says)), "") + more
     words = {(f.id, f.says) for _, f in FAULTS}
     assert set(rows) <= words

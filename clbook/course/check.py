@@ -26,7 +26,7 @@ from clbook.course.properties import Finding, Property, examine
 from clbook.method import Method
 
 RIGHT, FAULT, UNCHECKED = 0, 1, 2  # exit status
-WIDTH = 96
+WIDTH = 84
 
 
 @dataclass(frozen=True)
@@ -319,7 +319,7 @@ def _numbers(values: tuple[float, ...]) -> str:
 def _off(off: float) -> str:
     if not math.isfinite(off):
         return "   (nothing like it)"
-    return f"   (off by {100 * off:.3g} % of the largest)" if off < 10 else f"   (off by {off:.3g} times the largest)"
+    return f"   (off by {100 * off:.3g} %)" if off < 10 else f"   (off by {off:.3g} times)"
 
 
 def wrapped(text: str, first: str, rest: str) -> list[str]:

@@ -163,7 +163,8 @@ def right_second(q: Problem, carry: str = "separate", estimator: str = "exact") 
 
 CARRY = Convention("carry", (
     Choice("separate", "a spring for each task"),
-    Choice("latest", "one spring that rests at the latest theta", "This is Huszar's: the rest is as for separate springs."),
+    Choice("latest", "one spring that rests at the latest theta",
+           "This is Huszár's spring, which counts no task twice: search the strength anew."),
     Choice("online", "one spring at the latest theta, and the old stiffness fades by gamma",
            "Oldest tasks are given up little by little, so that plasticity is left."),
 ))  # fmt: skip
