@@ -401,13 +401,13 @@ def test_and_once_mended_it_is_all_right(tmp_path: Path) -> None:
 
 
 def plain(text: str) -> str:
-    """A cell of a table without the marks of Markdown."""
+    """Words without the marks of Markdown."""
     return re.sub(r"\\([*|_$<])", r"\1", text)
 
 
-def test_the_tables_of_the_page_hold_every_mistake_with_its_own_words_and_sources() -> None:
+def test_the_lists_of_the_page_hold_every_mistake_with_its_own_words_and_sources() -> None:
     rows: dict[tuple[str, str], str] = {}  # two kinds may say the same
-    for name, says, more in re.findall(r"^\| `([\w-]+)` \| (.+?)\. See (.+) \|$", PAGE, flags=re.M):
+    for name, says, more in re.findall(r"^`([\w-]+)`\n: (.+?)\. See (.+)\.$", PAGE, flags=re.M):
         rows[name, plain(says)] = rows.get((name, plain(says)), "") + more
     words = {(f.id, f.says) for _, f in FAULTS}
     assert set(rows) <= words
