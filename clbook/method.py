@@ -143,7 +143,7 @@ class Spring(Method):
     - "newest": the newest spring alone, which is enough where Omega is about all tasks or says nothing about any.
 
     lam >= 0 has the unit of 1 / Omega. Raises InputError for a negative lam, unknown words, and gamma anywhere but in "online".
-    Source: Kirkpatrick et al. 2017, eq. 3; the proximal step: Parikh & Boyd 2014, section 6.1.1. Book: book/ewc, "The springs".
+    Source: Kirkpatrick et al. 2017, eq. 3; the proximal step (book/springs): Parikh & Boyd 2014, section 6.1.1. Book: book/ewc, "The springs".
     """
 
     keeps: ClassVar[Keeps] = ("omega", "theta_star")
@@ -191,14 +191,14 @@ def proximal(theta: Tensor, state: State, strength: Tensor) -> Tensor:
 
     Written as a step of weight w = s Omega / (1 + s Omega) in [0, 1] from theta towards theta*: it never goes past it.
     """
-    s_omega = strength * state["omega"]
-    return torch.lerp(theta, state["theta_star"], s_omega / (1 + s_omega))
+    weight = strength * state["omega"]
+    return torch.lerp(theta, state["theta_star"], weight.div_(1 + weight))  # in place: one new vector fewer in each step
 
 
 def merge(state: State, omega: Tensor, theta: Tensor) -> State:
     """One spring that equals the sum of two, up to a constant: Omega = Omega_1 + Omega_2, theta* their weighted mean.
 
-    Where neither spring pulls (Omega = 0), theta* is the newest theta. Source: book/ewc, "A third task".
+    Where neither spring pulls (Omega = 0), theta* is the newest theta. Source: book/springs, "A third task".
     """
     total = state["omega"] + omega
     weight = torch.where(total > 0, omega / total.clamp_min(torch.finfo(total.dtype).tiny), 1.0)

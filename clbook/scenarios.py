@@ -391,7 +391,7 @@ def check_scenario(scenario: Scenario) -> None:
             raise InputError(
                 f"{name} inputs have {x[0].numel()} values each, and inputs of shape {shape} have {math.prod(shape)}"
             )
-        if not bool(torch.isfinite(x).all()):
+        if not finite(x):
             bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
             raise InputError(f"{bad} of {len(x)} {name} inputs hold NaN or infinity; every input must be finite")
     _check_targets(scenario)
@@ -401,6 +401,11 @@ def check_scenario(scenario: Scenario) -> None:
                 raise InputError(f"task {k} ({scenario.names[k]}) has no {part} samples; every task needs at least one")
         if scenario.labelled:
             _check_classes(scenario, k)
+
+
+def finite(x: Tensor) -> bool:
+    """Whether all values are finite. A sum is, if they are and it does not overflow, and takes a tenth of the time."""
+    return bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all())
 
 
 def _check_targets(scenario: Scenario) -> None:
@@ -419,7 +424,7 @@ def _check_targets(scenario: Scenario) -> None:
             raise InputError(f"there are {len(x)} {part} inputs and {len(y)} labels; each input needs one label")
         if data.labelled:
             _check_labels(part, y, data.n_classes)
-        elif not bool(torch.isfinite(y).all()):
+        elif not finite(y):
             raise InputError(f"{part} targets hold NaN or infinity; every target must be finite")
 
 

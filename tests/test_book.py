@@ -41,7 +41,7 @@ def test_sources_of_all_pages_exist() -> None:
 
 
 def test_every_text_is_in_the_table_of_contents() -> None:
-    texts = {p.relative_to(ROOT).with_suffix("").as_posix() for p in (ROOT / "book").glob("*.md")}
+    texts = {p.relative_to(ROOT).with_suffix("").as_posix() for p in (ROOT / "book").rglob("*.md")}
     assert texts <= set(PAGES), f"not in _toc.yml: {sorted(texts - set(PAGES))}"
 
 
