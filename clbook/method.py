@@ -143,7 +143,7 @@ class Spring(Method):
     - "newest": the newest spring alone, which is enough where Omega is about all tasks or says nothing about any.
 
     lam >= 0 has the unit of 1 / Omega. Raises InputError for a negative lam, unknown words, and gamma anywhere but in "online".
-    Source: Kirkpatrick et al. 2017, eq. 3; the proximal step (book/springs): Parikh & Boyd 2014, section 6.1.1. Book: book/ewc, "The springs".
+    Source: Kirkpatrick et al. 2017, eq. 3; the proximal step: Parikh & Boyd 2014, section 6.1.1. Book: book/ewc, book/springs.
     """
 
     keeps: ClassVar[Keeps] = ("omega", "theta_star")
