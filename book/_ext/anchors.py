@@ -16,7 +16,8 @@ def name_entries(app: Sphinx, env: BuildEnvironment) -> None:
     places = [(page, anchor, name) for name, _, kind, page, anchor, _ in objects if kind == "term"]
     places += [(w.bibliography_key.docname, w.citation_id, w.key) for w in env.get_domain("cite").citations]
     for page, anchor, name in places:
-        env.metadata[page].setdefault("myst_slugs", {})[anchor] = (0, anchor, name)
+        slugs = env.metadata[page].setdefault("myst_slugs", {})
+        slugs[anchor] = slugs[anchor.lower()] = (0, anchor, name)  # as headings are, in small letters
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
