@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import base64
 import re
+import struct
 from itertools import pairwise
 from pathlib import Path
 
@@ -142,3 +145,38 @@ def test_begins_with_its_title_and_skips_no_heading(notebook: nbformat.NotebookN
 
 def test_says_how_long_it_runs(notebook: nbformat.NotebookNode) -> None:
     assert re.search(r"\d\s*(s|seconds?|minutes?)\b", notebook.cells[0].source), "the first cell must say the running time"
+
+
+def test_code_fits_the_page(notebook: nbformat.NotebookNode) -> None:
+    long = [(c.id, line) for c in code(notebook) for line in c.source.splitlines() if len(line) > 88]
+    assert not long, f"wider than 88 columns: {long}"
+
+
+def test_figures_are_at_most_7_inches_wide_and_twice_as_fine_as_the_page(notebook: nbformat.NotebookNode) -> None:
+    for cell in code(notebook):
+        for out in cell.outputs:
+            if png := out.get("data", {}).get("image/png"):
+                width, _ = struct.unpack(">II", base64.b64decode(png)[16:24])  # the header of a PNG; 0.2 inches are margin
+                shown = out.metadata["image/png"]["width"]
+                assert width <= 1440 and abs(width - 2 * shown) <= 1, f"{cell.id}: {width} pixels, shown on {shown}"
+
+
+def only_checks(statement: ast.stmt) -> bool:
+    """Whether it asserts, or goes through cases and does nothing else in them."""
+    if isinstance(statement, ast.If | ast.For | ast.With):
+        return all(only_checks(inner) for inner in statement.body)
+    return isinstance(statement, ast.Assert)
+
+
+def test_what_only_checks_is_folded_and_what_is_folded_says_what_it_is(notebook: nbformat.NotebookNode) -> None:
+    for cell in code(notebook):
+        folded = "hide-input" in cell.metadata.get("tags", [])
+        if not cell.source.lstrip().startswith(("try:", "%")):  # the set-up, which is not plain Python
+            assert folded or not all(only_checks(s) for s in ast.parse(cell.source).body), f"{cell.id} is to be folded"
+        assert folded == ("code_prompt_show" in cell.metadata.get("mystnb", {})), f"{cell.id}: its line when folded"
+
+
+def test_results_are_tables_and_sentences(notebook: nbformat.NotebookNode) -> None:
+    for cell in code(notebook):
+        for text in texts(cell):
+            assert not re.search(r"-dirty\b|^\{'", text, flags=re.M), f"{cell.id} shows {text!r}"
