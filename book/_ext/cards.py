@@ -41,8 +41,8 @@ def text(source: Path) -> str:
     return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
 
 
-def line(root: Path, page: str) -> str:
-    """A page as an item of its card: its title, whether it is text or a notebook, and the time it takes."""
+def line(root: Path, page: str, timed: bool) -> str:
+    """A page as an item of its card: its title, whether it is text or a notebook, and, where `timed`, how long it takes."""
     notebook = not (root / f"{page}.md").exists()
     source = root / (page + (".ipynb" if notebook else ".md"))
     words = text(source)
@@ -50,7 +50,8 @@ def line(root: Path, page: str) -> str:
     times = f"{minutes} min to read"
     if notebook and (found := RUNNING_TIME.search(words)):
         times += f", {found[1]} min to run"
-    return f"* {{doc}}`/{page}` {'{bdg-primary-line}`notebook`' if notebook else '{bdg-dark-line}`text`'}\\\n  {times}"
+    mark = "{bdg-primary-line}`notebook`" if notebook else "{bdg-dark-line}`text`"
+    return f"* {{doc}}`/{page}` {mark}" + f"\\\n  {times}" * timed
 
 
 class PartCards(SphinxDirective):
@@ -69,7 +70,7 @@ class PartCards(SphinxDirective):
             if i < len(pictures):
                 picture, words = pictures[i]
                 rows += [f":img-top: /book/_static/parts/{picture.strip()}", f":img-alt: {words.strip()}"]
-            rows += ["", *"\n".join(line(root, page) for page in files(part)).split("\n"), ":::", ""]
+            rows += ["", *"\n".join(line(root, page, i < len(pictures)) for page in files(part)).split("\n"), ":::", ""]
         body = nodes.Element()
         self.state.nested_parse(StringList([*rows, "::::"], source="part-cards"), self.content_offset, body)
         return body.children
