@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from clbook import InputError, code, load, methods, metrics, result
+from clbook.data import NAMES
 from clbook.lab import compare, entries, parts
 from clbook.lab.benchmark import MARGIN, PERMUTED_REFERENCE, PUBLISHED, REFERENCE, Published, difference, rows
 from clbook.lab.compare import cells_of, compare_all
@@ -70,6 +71,14 @@ def test_what_is_published_and_what_is_to_be_reached_belongs_to_a_row() -> None:
     means = {label: tuple(p.mean for p in row) for label, row in PUBLISHED["split"].items()}
     assert means["MAS"] == (99.22, 68.57, 19.52) and means["GEM"] == (98.42, 96.16, 92.20), "Hsu et al. 2018, table 2"
     assert means["EWC"] == (98.64, 63.95, 20.01) and means["DGR"] == (99.50, 95.72, 90.79), "van de Ven & Tolias 2019"
+
+
+@pytest.mark.parametrize("name", ["benchmark", "benchmark-permuted", "benchmark-fashion"])
+@pytest.mark.parametrize("preset", ["quick", "book", "paper"])
+def test_every_size_names_data_and_fits_its_entries(name: str, preset: str) -> None:
+    sizes = EXPERIMENTS[name].sizes[preset]
+    assert sizes.data in NAMES
+    assert {cell.label for cell in cells_of(sizes)} == {label for s in sizes.suites for label in ENTRIES[s.name]}
 
 
 def test_the_budget_is_the_published_one() -> None:

@@ -170,8 +170,8 @@ PERMUTED_TABLE = {
 }
 FASHION_TABLE = {
     "quick": Table(seeds=2, suites=(Suite(name="fashion", tasks=5, steps=60, **SMALL),)),
-    "book": Table(seeds=3, suites=OTHER, data="fashion-mnist"),
-    "paper": Table(seeds=20, suites=OTHER, data="fashion-mnist"),
+    "book": Table(seeds=3, suites=OTHER, data="fashion"),
+    "paper": Table(seeds=20, suites=OTHER, data="fashion"),
 }
 ENTRIES = {"split": SPLIT, "permuted": PERMUTED, "demo": DEMO, "fashion": FASHION, "convolutions": CONVOLUTIONS}
 
