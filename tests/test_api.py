@@ -40,3 +40,10 @@ def test_names_in_the_text_lead_to_their_description(book: Built) -> None:
     text = (book.html / "book" / "cheatsheet.html").read_text(encoding="utf-8")
     assert 'href="api.html#clbook.methods.Ridge"' in text
     assert not BeautifulSoup(text, "html.parser").select("a a"), "a link within a link"
+
+
+def test_the_cheat_sheet_has_every_method_once() -> None:
+    sheet = (ROOT / "book" / "cheatsheet.md").read_text(encoding="utf-8")
+    first = [line.split("|")[1] for line in sheet.splitlines() if line.startswith("|")]
+    named = [name.strip("`") for cell in first for name in api.re.findall(r"`\w+`", cell)]
+    assert sorted(named) == sorted(entry.name for entry in api.entries("clbook.methods"))

@@ -54,7 +54,7 @@ def test_another_repository_whose_name_begins_the_same_stays(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("url", ["", "clbook", "https://github.com/somebody", "http://github.com/a/b", "https://gitlab.com/a/b"])
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(SystemExit, match="https://github.com/you/your-book"):
+    with pytest.raises(SystemExit, match=r"https://github\.com/you/your-book"):
         repository.slug(url)
 
 
@@ -63,8 +63,7 @@ def test_no_tracked_file_outside_the_places_names_it() -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("no git here")
     old = repository.slug(URL)
-    found = subprocess.run(
-        ["git", "grep", "-lIE", f"(github.com|google.com/github|mybinder.org/v2/gh)/{old}"], cwd=ROOT, capture_output=True, text=True
-    )
+    search = ["git", "grep", "-lIE", f"(github.com|google.com/github|mybinder.org/v2/gh)/{old}"]
+    found = subprocess.run(search, cwd=ROOT, capture_output=True, text=True)
     places = set(found.stdout.split()) - {"_config.yml", "CHANGELOG.md"}
     assert places <= set(PLACES), sorted(places - set(PLACES))
