@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TOOLS = ("pytest", "hypothesis", "nbformat", "nbclient", "ipykernel", "pyyaml", "setuptools", "distributed", "submitit")
+TOOLS = ("pytest", "hypothesis", "beartype", "nbformat", "nbclient", "ipykernel", "beautifulsoup4", "distributed", "submitit", "setuptools")
 
 
 def oldest() -> list[str]:
