@@ -1,7 +1,7 @@
-"""Deep generative replay: dream of old samples instead of keeping them. Book: book/families, "Rehearsal".
+"""Deep generative replay: dream of old samples instead of keeping them. Book: book/families/replay.
 
 The classifier and a variational autoencoder live in one module, so one theta holds both; their losses are added, and since
-no weight belongs to both and the optimisers are elementwise, each trains as it would alone. Book: notebooks/06_families.
+no weight belongs to both and the optimisers are elementwise, each trains as it would alone. Book: book/families/replay.
 """
 
 from __future__ import annotations
