@@ -23,8 +23,8 @@ class RWalk(Spring):
 
     dL_i = - sum_t g_i(t) (theta_i(t+1) - theta_i(t)) is the fall of the loss in a stretch and dtheta the way gone in it.
     The score is how much a parameter lowered the loss, for the distance it went as the Fisher measures it. Scores of an old
-    task and a new one are averaged, so the springs do not grow without end; both are scaled to [0, 1], and lam has the unit of the
-    loss.
+    task and a new one are averaged, so the springs do not grow without end; both are scaled to [0, 1], and lam has the unit
+    of the loss.
     g is the gradient of the batch mean and of the task's loss alone (see SI).
     The paper's lambda is lam / 2.
 
