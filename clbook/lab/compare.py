@@ -17,7 +17,7 @@ from clbook.lab import entries, provenance, work
 from clbook.lab.entries import Entry, Suite, Table
 from clbook.lab.parts import Part, parts_of
 from clbook.lab.provenance import concat
-from clbook.lab.report import Computed, Setting, arguments
+from clbook.lab.report import Computed, Setting, accuracy, arguments
 from clbook.lab.search import Search, Trial
 from clbook.loop import Training
 from clbook.method import Method
@@ -56,7 +56,6 @@ class Choice:
     cell: Cell
     method: Method
     searches: dict[str, Search] = field(default_factory=dict)
-    done: bool = False
 
     def steps(self) -> Iterator[tuple[list[Method], list[Trial], list[float]]]:
         """The methods to try, with their trials and a list that is to be filled with their scores, until all is chosen."""
@@ -173,8 +172,3 @@ def _ours(results: dict[str, Result]) -> dict[str, np.ndarray]:
     ours = {key: accuracy(result) for key, result in results.items()}
     demo = {key: r for key, r in results.items() if key.startswith("demo")}
     return ours | {f"{key}, forgetting": 100 * np.asarray(metrics.forgetting(r.R)) for key, r in demo.items()}
-
-
-def accuracy(result: Result) -> np.ndarray:
-    """Average accuracy at the end in percent [runs]; a run that diverged counts as 0."""
-    return np.nan_to_num(100 * np.asarray(metrics.average_accuracy(result.R)))

@@ -22,11 +22,10 @@ from torch import Tensor
 from clbook import metrics
 from clbook.checks import Count, Fraction, Natural, check_fields
 from clbook.evaluate import Outcome
-from clbook.lab.compare import accuracy
 from clbook.lab.parts import Shape, Stream
 from clbook.lab.provenance import concat
-from clbook.lab.report import Computed, Experiment, Reference, Report, Setting
-from clbook.lab.search import Search, Tuned
+from clbook.lab.report import Computed, Experiment, Reference, Report, Setting, accuracy
+from clbook.lab.search import SEEDS, Search, Tuned
 from clbook.loop import Training, run
 from clbook.method import State
 from clbook.methods import LDA, ClassMeans, Finetune, Ridge
@@ -69,7 +68,7 @@ class Sizes:
     layers: tuple[Layer, ...]
     tasks: Count = 5
     held_out: Fraction = 0.1  # the share of the training data on which lam and the shrinkage are chosen
-    search_seeds: tuple[Natural, ...] = (1000, 1001)  # no other run has them
+    search_seeds: tuple[Natural, ...] = SEEDS
     data: str = "mnist"
 
     def __post_init__(self) -> None:
@@ -124,8 +123,7 @@ def compute(s: Setting) -> Computed:
             found = search(row, s.sizes)
             methods[row] = row.method(**{name: one.best for name, one in found.items()})
             for name, one in found.items():
-                tried = [[v, one.mean(v), len(one.scores[v])] for v in sorted(one.scores)]
-                arrays[f"search/{row.key}: {name}"] = np.array(tried)
+                arrays[f"search/{row.key}: {name}"] = one.table()
         runs = [
             measure(methods, seen(data, layer, s.sizes.tasks, seed), seed) for seed in range(min(s.sizes.seeds, layer.seeds))
         ]
@@ -140,18 +138,13 @@ def search(row: Row, sizes: Sizes) -> dict[str, Search]:
     tuned = CLASSIFIERS[row.classifier][1]
     if tuned is None:
         return {}
+
+    def score(value: float, seed: int) -> float:
+        held = seen(row.data, row.layer, sizes.tasks, sizes.search_seeds[seed], sizes.held_out)
+        return 100 * float(np.mean(judged(row.method(**{tuned.name: value}), held, row.kind, sizes.tasks - 1)))
+
     found = Search(tuned, row.kind)
-    asking = found.trials()
-    wanted = next(asking)
-    while wanted:
-        scores = []
-        for value, i in wanted:
-            held = seen(row.data, row.layer, sizes.tasks, sizes.search_seeds[i], sizes.held_out)
-            scores.append(100 * float(np.mean(judged(row.method(**{tuned.name: value}), held, row.kind, sizes.tasks - 1))))
-        try:
-            wanted = asking.send(scores)
-        except StopIteration:
-            break
+    found.climb(score)
     return {tuned.name: found}
 
 

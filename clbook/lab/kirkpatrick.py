@@ -77,7 +77,7 @@ MANY = {
     "book": Many(**ADAM, seeds=3, epochs=3, lr=2e-3, hidden=(800, 800), lr_decay=True, single_tasks=2),
     "paper": Many(**ADAM, seeds=10, epochs=10, lr=2e-3, hidden=(2000, 2000), lr_decay=True),
 }
-DEEP = ADAM | {"lr": 1e-3, "hidden": (100,) * 6}
+DEEP = ADAM | {"lr": 1e-3, "hidden": (100,) * 6, "searched": False}
 DEPTH = {
     "quick": Depth(**DEEP | {"hidden": (50,) * 6, "batch_size": 32}, seeds=3, epochs=8, squares=(3, 7)),
     "book": Depth(**DEEP, seeds=3, epochs=3, lr_decay=True, fisher_samples=2000),

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from clbook import metrics, store
 from clbook.checks import Count, InputError, Number, Strength, check, check_fields
 from clbook.data import Data
-from clbook.lab.search import Search, Tuned
+from clbook.lab.search import SEEDS, Search, Tuned
 from clbook.loop import Training, run
 from clbook.method import Method
 from clbook.methods import EWC
@@ -27,7 +27,6 @@ from clbook.net import Net, mlp
 from clbook.result import ARRAYS, Result
 from clbook.scenarios import Scenario
 
-SEARCH_SEED = 1000  # and the one after it: no run whose number is shown has them
 Arrays = dict[str, np.ndarray]
 Seeds = Sequence[int] | None
 Values = dict[str, float]  # of the fields that are searched
@@ -76,6 +75,11 @@ def arguments(training: Training) -> dict[str, Any]:
     return {f.name: getattr(training, f.name) for f in fields(Training)}
 
 
+def accuracy(result: Result) -> np.ndarray:
+    """Average accuracy at the end in percent [runs]; a run that diverged counts as 0."""
+    return np.nan_to_num(100 * np.asarray(metrics.average_accuracy(result.R)))
+
+
 @dataclass(frozen=True)
 class Setting:
     """One experiment being computed: its sizes, its data, and how to train a part of it so that it can be taken up again.
@@ -119,8 +123,8 @@ class Setting:
 
             def score(value: float, seed: int, each: Tuned = each) -> float:
                 part = f"search-{name}-{each.name}-{value:g}-{seed}"
-                result = train(part, held, values | {each.name: value}, [SEARCH_SEED + seed])
-                return float(np.nan_to_num(100 * np.asarray(metrics.average_accuracy(result.R))).mean())
+                result = train(part, held, values | {each.name: value}, [SEEDS[seed]])
+                return float(accuracy(result).mean())
 
             search = Search(each)
             values[each.name] = search.climb(score)

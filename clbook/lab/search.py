@@ -16,9 +16,9 @@ from clbook.checks import InputError, Number, check_fields
 
 FLAT = 0.3  # percentage points: a curve that varies by less than this has no top to be found
 MOST = 10  # values that are tried at most
-SEEDS = 2  # at the best value and its neighbours
+SEEDS = (1000, 1001)  # the second only at the best value and its neighbours; no run whose number is shown has them
 
-Trial = tuple[float, int]  # a value and which of the search's seeds
+Trial = tuple[float, int]  # a value and which of SEEDS
 Scores = dict[float, list[float]]  # the values that were tried, and the score with each seed
 
 
@@ -74,8 +74,9 @@ class Search:
     def trials(self) -> Generator[list[Trial], list[float], float]:
         """Ask for trials, be told their scores (higher is better), and return the best value.
 
-        The grid grows while its best value lies at an end and the curve there is not flat; then the best value and its
-        neighbours get a second seed, and if another value is best now, its neighbours too.
+        The grid grows while its best value lies at an end and the curve there is not flat, to MOST values; then the best value
+        and its neighbours get a second seed, and if another value is best now, its neighbours too. A curve that is flat as a
+        whole gets neither.
         """
         wanted: list[Trial] = [(v, 0) for v in self.tuned.first(self.kind)]
         while wanted:
@@ -105,8 +106,8 @@ class Search:
 
     @property
     def edge(self) -> bool:
-        """Whether the best value lies at an end of what was tried, on a curve that is not flat."""
-        return self.best in (min(self.scores), max(self.scores)) and not self._flat(list(self.scores))
+        """Whether the search was stopped by MOST: its best value lies at an end that still rises."""
+        return self._beyond() is not None
 
     def mean(self, value: float) -> float:
         return sum(self.scores[value]) / len(self.scores[value])
@@ -115,14 +116,20 @@ class Search:
         tried = sorted(self.scores)
         if self._flat(tried):
             return []
+        if len(tried) < MOST and (new := self._beyond()) is not None:
+            return [(new, 0)]
         i = tried.index(self.best)
-        if i in (0, len(tried) - 1) and len(tried) < MOST:
-            end = tried[:3] if i == 0 else tried[-3:]
-            new = None if self._flat(end) else self.tuned.beyond(self.best, up=i > 0)
-            if new is not None and not any(isclose(new, v) for v in tried):
-                return [(new, 0)]
         top = tried[max(0, i - 1) : i + 2]
-        return [(v, len(self.scores[v])) for v in top if len(self.scores[v]) < SEEDS]
+        return [(v, len(self.scores[v])) for v in top if len(self.scores[v]) < len(SEEDS)]
+
+    def _beyond(self) -> float | None:
+        """The value to try next to the best one, where that lies at an end that is not flat; None where there is none."""
+        tried = sorted(self.scores)
+        i = tried.index(self.best)
+        if i not in (0, len(tried) - 1) or self._flat(tried[:3] if i == 0 else tried[-3:]):
+            return None
+        new = self.tuned.beyond(self.best, up=i > 0)
+        return None if new is None or any(isclose(new, v) for v in tried) else new
 
     def _flat(self, values: list[float]) -> bool:
         means = [self.mean(v) for v in values]
