@@ -87,7 +87,7 @@ FAULTS = (
           lambda q: right(q.everywhere), OUTPUTS),
     Fault("largest-output", "only the largest output is looked at",
           "The other outputs may change as they like, until one of them is the largest.",
-          lambda q: q.J[torch.arange(len(q.x)), q.f.argmax(-1)].abs().mean(0), OUTPUTS),
+          lambda q: q.J[torch.arange(len(q.x)), q.f.masked_fill(~q.mask, -torch.inf).argmax(-1)].abs().mean(0), OUTPUTS),
     Fault("accumulated", "gradients are not set to zero between samples, so each term holds the sum of all before",
           "The answer depends on the order of the samples and grows with their number.",
           lambda q: slopes(q).cumsum(0).abs().mean(0), STIFFNESS),
