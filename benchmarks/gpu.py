@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -120,8 +121,6 @@ def cuda_tests(device: str, small: bool) -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    import os
-
     return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path[:2])}
 
 

@@ -1,7 +1,8 @@
 """How cost grows: seconds and peak memory of EWC over the number of tasks, of runs, and the width of the network.
 
 Each point is a process of its own with one thread, in turns, three rounds, medians; seconds are those of the processor. A
-straight line through the logarithms gives the power with which the cost grows. Writes growth.json beside this file.
+straight line through the logarithms gives the power with which the cost grows. Writes growth.json beside this file. Runs on
+Linux and macOS.
 
     python benchmarks/growth.py [--rounds 3]
 """
@@ -44,7 +45,8 @@ def measure(tasks: int, runs: int, width: int) -> tuple[float, float]:
 
 def peak() -> float:
     """The most memory that this process has held so far, in megabytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    kilobytes = 1 if sys.platform == "linux" else 1 / 1024  # macOS counts bytes
+    return kilobytes * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def alone(point: dict[str, int]) -> tuple[float, float]:

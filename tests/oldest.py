@@ -7,7 +7,10 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TOOLS = ("pytest", "hypothesis", "beartype", "nbformat", "nbclient", "ipykernel", "beautifulsoup4", "distributed", "submitit", "setuptools")
+TOOLS = (
+    "pytest", "hypothesis", "beartype", "nbformat", "nbclient", "ipykernel", "beautifulsoup4", "distributed", "submitit",
+    "setuptools",
+)  # fmt: skip
 
 
 def oldest() -> list[str]:

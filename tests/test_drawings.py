@@ -221,6 +221,7 @@ class Small:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    pytest.importorskip("myst_nb")  # the package is tested without it, too
     folder = tmp_path_factory.mktemp("small")
     (folder / "notebooks").mkdir()
     nbformat.write(notebook(), folder / "notebooks" / "one.ipynb")

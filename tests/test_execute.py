@@ -11,6 +11,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from pages import ROOT
 
+pytest.importorskip("nbclient")
+pytest.importorskip("ipykernel")
+
 
 def written(path: Path, *sources: str) -> str:
     """A notebook of these cells, none of them run, as text."""

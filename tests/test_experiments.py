@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -478,7 +479,7 @@ def test_the_wheel_holds_the_package_and_the_published_numbers(wheel: Path) -> N
         names = set(file.namelist())
         for path in (ROOT / "results").glob("*.[jn][sp][oz]*"):
             assert file.read(f"clbook/results/{path.name}") == path.read_bytes()
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "clbook").rglob("*.py")}
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "clbook").rglob("*.py")}
     assert modules <= names and not any(name.startswith("results/") for name in names)
 
 
@@ -489,6 +490,6 @@ def test_an_installed_package_has_its_numbers(wheel: Path, tmp_path: Path) -> No
         "from clbook.lab.experiments import published, stored; print(published());"
         "print(*(len(stored(name).results) for name in ('benchmark', 'ewc-b')))"
     )
-    here = {"PYTHONPATH": str(tmp_path / "site"), "PYTHONSAFEPATH": "1"}
+    here = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "PYTHONSAFEPATH": "1"}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=here, capture_output=True, text=True)
     assert done.stdout.splitlines() == [str(tmp_path / "site" / "clbook" / "results"), "84 4"], done.stderr

@@ -13,6 +13,7 @@ from pages import ROOT
 
 from clbook import plots
 
+pytest.importorskip("myst_nb")  # the package is tested without it, too
 sys.path.append(str(ROOT / "book" / "_ext"))
 import live
 import live_export
