@@ -1,7 +1,7 @@
 """The sizes of every experiment, in one place: CLBOOK_PRESET is quick, book (default) or paper.
 
 quick: the embedded 8x8 digits, no network, seconds; what the tests run. book: MNIST and Fashion-MNIST, minutes on two CPU
-cores; what the stored outputs show. paper: the published sizes and at least 10 seeds. Book: book/index, "Three sizes".
+cores; what the stored outputs show. paper: the published sizes and at least 10 seeds. Book: book/about, "Three sizes".
 """
 
 from __future__ import annotations

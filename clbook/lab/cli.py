@@ -1,7 +1,7 @@
 """The command line: `clbook run`, `clbook reproduce`, `clbook sweep`, `clbook check`, `clbook list`; also `python -m clbook`.
 
 What the options are stands in `options`, what the commands do in `commands`; here an error becomes one line and a status.
-Book: book/index, "The command line".
+Book: book/about, "How to run it".
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 `reproduce("ewc-a")` computes one and writes its numbers, figure and provenance; one that was cut short goes on where it
 stopped. `stored("ewc-b")` reads the numbers that are shipped with the package.
-Book: notebooks/03_ewc, "The paper's three figures"; notebooks/08_choosing.
+Book: notebooks/03_ewc, of the paper the figures 3A to 3C; notebooks/08_choosing.
 """
 
 from __future__ import annotations

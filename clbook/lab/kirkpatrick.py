@@ -1,7 +1,7 @@
 """The three figures of Kirkpatrick et al. 2017: their sizes, how they are computed and drawn, what they should give.
 
 What can be tuned stands in the tables of sizes, THREE, MANY and DEPTH, and nowhere else.
-Book: notebooks/03_ewc, "The paper's three figures".
+Book: notebooks/03_ewc, of the paper the figures 3A to 3C.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The options of the command line, read by tyro: each is a field of Run, of Training or of the method that is named.
 
 So a new method, and a new field of Training, has its option here without a line of code; what a field may be, and what it is
-where it is not given, stands in its class and nowhere else. Book: book/index, "The command line".
+where it is not given, stands in its class and nowhere else. Book: book/about, "How to run it".
 """
 
 from __future__ import annotations

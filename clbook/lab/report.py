@@ -1,6 +1,6 @@
 """What a named experiment is and what it leaves: results, and the published value beside ours.
 
-Book: book/index, "The numbers".
+Book: book/about, "The numbers".
 """
 
 from __future__ import annotations
