@@ -1,8 +1,9 @@
 """What a GPU does: the CPU's numbers on CUDA, figure A with 20 seeds, stacks of 1 to 200 runs, permuted MNIST at paper size.
 
-`make gpu` runs it. It needs no network and, beside PyTorch, only what `import clbook` needs; packages that the machine lacks
-are taken from wheels in the folder .wheels, which `make gpu-wheels` fills on a machine with a network. Every step is written to
-benchmarks/gpu.json as soon as it is done, so a run that is cut short keeps what it has; --minutes stops before the limit.
+`make gpu` runs it. It needs no network where CLBOOK_DATA holds MNIST and, beside PyTorch, only what `import clbook` needs;
+packages that the machine lacks are taken from wheels in the folder .wheels, which `make gpu-wheels` fills on a machine with a
+network. Every step is written to benchmarks/gpu.json as soon as it is done, so a run that is cut short keeps what it has; no
+step begins after --minutes.
 
     python benchmarks/gpu.py [--device cpu --small] [--minutes 9] [--out benchmarks/gpu.json]
 """

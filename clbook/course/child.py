@@ -39,7 +39,8 @@ def check_file(path: str | os.PathLike[str], *, only: tuple[str, ...] = (), limi
     safe = sys.platform == "linux" and not torch.cuda.is_initialized()
     context: Any = multiprocessing.get_context("fork" if safe else "spawn")
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(str(path), only, there), daemon=True)
+    # not as a daemon, which may start no process: a reader's DataLoader may have workers
+    process = context.Process(target=_child, args=(str(path), only, there))
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", DeprecationWarning
@@ -55,7 +56,7 @@ def check_file(path: str | os.PathLike[str], *, only: tuple[str, ...] = (), limi
 
 
 def _wait(path: Path, process: Any, here: Connection, limit: float) -> Report:
-    doing, end = "was started", time.monotonic() + START
+    doing, end, given = "was started", time.monotonic() + START, float(START)
     while here.poll(max(0.0, end - time.monotonic())):
         try:
             kind, text = json.loads(here.recv_bytes(2**22))
@@ -67,9 +68,9 @@ def _wait(path: Path, process: Any, here: Connection, limit: float) -> Report:
         if kind == "report":
             return Report.of(text)
         if doing == "was started":
-            end = time.monotonic() + limit
+            end, given = time.monotonic() + limit, limit
         doing = text
-    return Report(path.name, trouble=f"it took longer than {limit:g} seconds while it {doing}; is there a loop without an end?")
+    return Report(path.name, trouble=f"it took longer than {given:g} seconds while it {doing}; is there a loop without an end?")
 
 
 def _child(path: str, only: tuple[str, ...], there: Connection) -> None:
