@@ -285,6 +285,7 @@ def test_the_difference_of_two_means_is_welchs() -> None:
         ([60.0, 80.0, 95.0], Published(98.2, 0.3, 10), "cannot tell"),  # a wide interval of our own buys no agreement
         ([99.2], Published(99.2, 0.05, 20), "cannot tell"),
         ([99.1, 99.2, 99.3], Published(99.2), "cannot tell"),
+        ([99.1, 99.2, 99.3], Published(99.2, 0.05, 1), "cannot tell"),
     ],
 )
 def test_what_a_difference_says(ours: list[float], published: Published, verdict: str) -> None:

@@ -81,7 +81,7 @@ def difference(ours: np.ndarray, theirs: Published) -> Difference:
     from scipy.stats import t
 
     gap = float(np.mean(ours)) - theirs.mean
-    if len(ours) < 2 or math.isnan(theirs.error):
+    if min(len(ours), theirs.n) < 2 or math.isnan(theirs.error):
         return Difference(gap, math.nan, "cannot tell")
     a, b = float(np.var(ours, ddof=1)) / len(ours), theirs.error**2
     df = (a + b) ** 2 / (a**2 / (len(ours) - 1) + b**2 / (theirs.n - 1))
