@@ -6,5 +6,6 @@ WORKDIR /home/reader/clbook
 COPY --chown=reader . .
 RUN pip install --no-cache-dir -e . jupyterlab ipywidgets
 USER reader
+ENV CLBOOK_PRESET=quick
 EXPOSE 8888
 CMD ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser", "notebooks"]

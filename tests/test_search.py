@@ -52,9 +52,16 @@ def test_a_second_seed_can_overturn_the_first() -> None:
     assert search.best == 100 and len(search.scores[1000.0]) == 2, "whose other neighbour is looked at too"
 
 
-def test_a_flat_curve_is_not_climbed() -> None:
+def test_a_flat_curve_is_looked_at_once_more_at_either_end_and_not_climbed() -> None:
     search = searched(DECADES, lambda value, seed: 20 + FLAT * 0.5 * (value > 50))
-    assert list(search.scores) == [1.0, 10.0, 100.0] and not search.edge
+    assert sorted(search.scores) == [0.1, 1.0, 10.0, 100.0, 1000.0] and not search.edge
+    assert all(len(scores) == 1 for scores in search.scores.values())
+
+
+def test_a_top_beside_a_plateau_is_found() -> None:
+    """The first three values are alike, and the top lies three decades below them."""
+    search = searched(DECADES, lambda value, seed: max(65.0, peak(1e-3)(value, seed)))
+    assert search.best == pytest.approx(1e-3)
 
 
 def test_a_curve_that_levels_out_is_not_followed_for_ever() -> None:

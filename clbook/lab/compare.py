@@ -79,6 +79,8 @@ def compare_all(s: Setting) -> Computed:
     if s.progress is not False and s.one_commit:
         print(f"about {cost(cells, s.sizes.seeds):.1f} core-hours in all, of which nothing that is kept is computed again")
     chosen = choose(cells, s, found)
+    if s.progress is not False:
+        print(*_stopped(chosen), sep="\n", end="")
     searched = list(found.values())
     seeds = range(s.sizes.seeds)
     finals = {c: c.parts(s, chosen[c].method, seeds) for c in cells}
@@ -128,6 +130,14 @@ def cost(cells: list[Cell], seeds: int) -> float:
         times = {}
     runs = {c: seeds + USUAL * len(c.entry.tuned) for c in cells}
     return sum(n * times.get(c.key, times.get(f"split {c.kind}: {c.label}", UNKNOWN)) for c, n in runs.items()) / 3600
+
+
+def _stopped(chosen: dict[Cell, Choice]) -> Iterator[str]:
+    """A line for each search that ended at an end of its grid which still rises."""
+    for cell, choice in chosen.items():
+        for name, search in choice.searches.items():
+            if search.edge:
+                yield f"{cell.key}: {name} = {search.best:g} lies at the end of what was tried\n"
 
 
 def _compute(parts: list[Part], s: Setting, found: Results) -> None:

@@ -75,8 +75,8 @@ class Search:
         """Ask for trials, be told their scores (higher is better), and return the best value.
 
         The grid grows while its best value lies at an end and the curve there is not flat, to MOST values; then the best value
-        and its neighbours get a second seed, and if another value is best now, its neighbours too. A curve that is flat as a
-        whole gets neither.
+        and its neighbours get a second seed, and if another value is best now, its neighbours too. Where the first values are
+        all alike, one more is tried at either end, and if that is like them too, the search is over.
         """
         wanted: list[Trial] = [(v, 0) for v in self.tuned.first(self.kind)]
         while wanted:
@@ -115,7 +115,9 @@ class Search:
     def _next(self) -> list[Trial]:
         tried = sorted(self.scores)
         if self._flat(tried):
-            return []
+            ends = [self.tuned.beyond(tried[0], up=False), self.tuned.beyond(tried[-1], up=True)]
+            grown = len(tried) > len(self.tuned.first(self.kind))
+            return [] if grown else [(v, 0) for v in ends if v is not None and v not in self.scores]
         if len(tried) < MOST and (new := self._beyond()) is not None:
             return [(new, 0)]
         i = tried.index(self.best)
