@@ -423,3 +423,15 @@ def test_the_pages_quote_the_notebook_on_the_families(page: str, numbers: tuple[
     text = (ROOT / "book" / "families" / f"{page}.md").read_text()
     for number in numbers:
         assert number in text and number.replace(" %", "") in printed, f"{number}: on the page, and printed in the notebook"
+
+
+def test_the_page_quotes_how_cost_grows() -> None:
+    """Seconds with one decimal, megabytes without, each size in its column."""
+    page = (ROOT / "book" / "cluster.md").read_text(encoding="utf-8")
+    measured = json.loads((ROOT / "benchmarks" / "growth.json").read_text())
+    for name in ("tasks", "runs", "width"):
+        sizes = " | ".join(f"{size:,}" for size in measured[name]["sizes"])
+        seconds = " | ".join(f"{value:.1f}" for value in measured[name]["seconds"])
+        megabytes = " | ".join(f"{value:.0f}" for value in measured[name]["megabytes"])
+        table = page.split(f"| {name} | {sizes} |")[1].split("\n\n")[0]
+        assert f"| seconds | {seconds} |" in table and f"| MB | {megabytes} |" in table, name
