@@ -22,6 +22,7 @@
   }
 
   function enlargeable(image) {
+    image.closest("a.image-reference")?.replaceWith(image); // Sphinx's own link to a picture with a width
     if (image.closest("a, button, .sd-card, [class*='live']")) return;
     const button = make("button", { type: "button", className: "enlarge", title: "Enlarge the figure" });
     button.setAttribute("aria-label", "Enlarge the figure");
