@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from clbook.lab import parts as parts_module
 from clbook.lab import spec
 from clbook.lab.executors import Submitit, executor
 from clbook.lab.parts import Part, Shape, Stream, parts_of
-from clbook.lab.work import SweepError, claimed, compute, status, sweep, sweep_here
+from clbook.lab.work import Here, SweepError, claimed, compute, status, sweep, sweep_here
 from clbook.methods import EWC, MAS, Finetune
 
 STREAM = Stream("split", "digits", 2, "domain")
@@ -33,18 +32,6 @@ SPEC = {
     "scenario": [{"name": "split", "data": "digits", "tasks": 2, "kind": ["task", "domain"]}],
     "method": [{"name": "EWC", "lam": [1.0, 100.0], "n_samples": 20}, {"name": "Finetune"}],
 }
-
-
-class Inline(Executor):
-    """Computes in this process, at once."""
-
-    def submit(self, fn, /, *args, **kwargs):
-        future = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
 
 
 def small(steps: int = 5, seeds: int = 4) -> list[Part]:
@@ -115,19 +102,19 @@ def test_the_key_knows_the_fields_and_the_code(monkeypatch: pytest.MonkeyPatch) 
 def test_stacked_and_apart_give_the_same(tmp_path: Path) -> None:
     together = Part(STREAM, Shape(hidden=(6,)), Training(steps=5), (MAS(lam=1.0, n_samples=20),), (0, 1, 2))
     apart = [replace(together, seeds=(s,)) for s in together.seeds]
-    sweep([together, *apart], tmp_path, Inline(), progress=False)
+    sweep([together, *apart], tmp_path, Here(), progress=False)
     np.testing.assert_array_equal(together.load(tmp_path).R, np.concatenate([p.load(tmp_path).R for p in apart]))
 
 
 def test_what_is_kept_is_not_computed_again_and_what_is_damaged_is(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     parts = small(seeds=2)
-    sweep(parts, tmp_path, Inline(), progress=False)
+    sweep(parts, tmp_path, Here(), progress=False)
     good = accuracies(parts, tmp_path)
     times = {f: f.stat().st_mtime_ns for f in tmp_path.glob("*.npz")}
     damaged = store.files(tmp_path / parts[1].key)[0]
     damaged.write_bytes(damaged.read_bytes()[:100])
     assert status(parts, tmp_path).damaged == [parts[1].key]
-    sweep(parts, tmp_path, Inline(), progress=False)
+    sweep(parts, tmp_path, Here(), progress=False)
     assert parts[1].key in capsys.readouterr().out
     np.testing.assert_array_equal(accuracies(parts, tmp_path), good)
     assert {f for f in times if f.stat().st_mtime_ns != times[f]} == {damaged}
@@ -137,7 +124,7 @@ def test_one_part_that_fails_costs_no_other(tmp_path: Path) -> None:
     parts = small(seeds=2)
     bad = replace(parts[0], stream=Stream("split", "no such data", 2, "domain"))
     with pytest.raises(SweepError, match=r"1 of 5 .* no such data"):
-        sweep([bad, *parts], tmp_path, Inline(), progress=False)
+        sweep([bad, *parts], tmp_path, Here(), progress=False)
     assert len(status(parts, tmp_path).done) == 4
 
 
@@ -170,13 +157,13 @@ def test_code_that_changed_meanwhile_is_noticed(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written to"):
-        sweep(small(), tmp_path / "file" / "folder", Inline(), progress=False)
+        sweep(small(), tmp_path / "file" / "folder", Here(), progress=False)
 
 
 def test_processes_give_what_one_process_gives(tmp_path: Path) -> None:
     parts = small()
     sweep_here(parts, tmp_path / "two", 2, device="cpu", progress=False)
-    sweep(parts, tmp_path / "one", Inline(), device="cpu", progress=False)
+    sweep(parts, tmp_path / "one", Here(), device="cpu", progress=False)
     np.testing.assert_array_equal(accuracies(parts, tmp_path / "two"), accuracies(parts, tmp_path / "one"))
 
 
@@ -286,7 +273,7 @@ def test_dask_loses_a_worker_in_the_middle(tmp_path: Path) -> None:
             process.wait()
     assert len(list(tmp_path.glob("*.json"))) == len(parts), "every part exactly once"
     serial = tmp_path / "serial"
-    sweep(parts, serial, Inline(), device="cpu", progress=False)
+    sweep(parts, serial, Here(), device="cpu", progress=False)
     np.testing.assert_array_equal(accuracies(parts, tmp_path), accuracies(parts, serial))
 
 
@@ -296,7 +283,7 @@ def test_submitit_on_this_machine(tmp_path: Path) -> None:
     parts = small(seeds=1)
     sweep(parts, tmp_path, Submitit(tmp_path / "jobs", cluster="local", timeout_min=5), device="cpu", progress=False)
     serial = tmp_path / "serial"
-    sweep(parts, serial, Inline(), device="cpu", progress=False)
+    sweep(parts, serial, Here(), device="cpu", progress=False)
     np.testing.assert_array_equal(accuracies(parts, tmp_path), accuracies(parts, serial))
 
 

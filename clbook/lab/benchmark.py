@@ -118,13 +118,15 @@ PERMUTED_REFERENCE = {
     "permuted domain: DGR": Reference(">=", 95.0, TARGET),
     "permuted domain: joint training": Reference(">=", 97.5, TARGET),
 }
-NOTES = """Whatever is tuned was chosen on a tenth of the training data that no run was trained on, at full length, with seeds
-that no other run has: a grid that grew while its best value lay at an end, until it lay inside, or the outer three values
-were less than 0.3 points apart, or a bound or ten values were reached; and a second seed for the best value and its
-neighbours, unless the whole curve was flat. The value with the best average accuracy at the end was then used on all training
-data. The test set was looked at once. Whoever chooses so looks at held-out data of old tasks, which a
-strict learner could not. Methods whose 95 % interval exceeds 3 points got twice the seeds. The arrays search/... in the .npz
-hold value, mean accuracy and number of seeds, cpu/... the seconds that the processor was busy with one run."""
+NOTES = " ".join(
+    """Whatever is tuned was chosen on a tenth of the training data that no run was trained on, at full length, with seeds
+that no other run has: a grid that grew while its best value lay at an end, until it lay inside, or the outer three
+values were less than 0.3 points apart, or a bound or ten values were reached; and a second seed for the best value
+and its neighbours, unless the whole curve was flat. The value with the best average accuracy at the end was then used
+on all training data. The test set was looked at once. Whoever chooses so looks at held-out data of old tasks, which a
+strict learner could not. Methods whose 95 % interval exceeds 3 points got twice the seeds. The arrays search/... in
+the .npz hold value, mean accuracy and number of seeds, cpu/... the seconds that the processor was busy with one run.""".split()
+)
 
 
 def rows(report: Report, suite: str = "split") -> list[dict[str, Any]]:
@@ -228,7 +230,7 @@ BENCHMARKS = (
         sizes=TABLE,
         compute=compare_all,
         draw=draw,
-        notes=" ".join(NOTES.split()),
+        notes=NOTES,
     ),
     Experiment(
         name="benchmark-permuted",
@@ -238,7 +240,7 @@ BENCHMARKS = (
         sizes=PERMUTED_TABLE,
         compute=compare_all,
         draw=draw_suites,
-        notes=" ".join(NOTES.split()),
+        notes=NOTES,
     ),
     Experiment(
         name="benchmark-fashion",
@@ -248,6 +250,6 @@ BENCHMARKS = (
         sizes=FASHION_TABLE,
         compute=compare_all,
         draw=draw_suites,
-        notes=" ".join(NOTES.split()),
+        notes=NOTES,
     ),
 )

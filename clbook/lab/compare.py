@@ -6,9 +6,8 @@ code included. The test set is looked at once, with what the searches have chose
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from clbook.lab.entries import Entry, Suite, Table
 from clbook.lab.parts import Part, parts_of
 from clbook.lab.provenance import concat
 from clbook.lab.report import Computed, Setting, accuracy, arguments
-from clbook.lab.search import Search, Trial
+from clbook.lab.search import Search, told
 from clbook.loop import Training
 from clbook.method import Method
 from clbook.result import Result
@@ -57,19 +56,16 @@ class Choice:
     method: Method
     searches: dict[str, Search] = field(default_factory=dict)
 
-    def steps(self) -> Iterator[tuple[list[Method], list[Trial], list[float]]]:
-        """The methods to try, with their trials and a list that is to be filled with their scores, until all is chosen."""
+    def trials(self) -> Generator[list[tuple[Method, int]], list[float], None]:
+        """Ask for runs of a method with one of the search's seeds, and be told their scores, until all is chosen."""
         for tuned in self.cell.entry.tuned:
             search = self.searches[tuned.name] = Search(tuned, self.cell.kind)
             asking = search.trials()
-            wanted = next(asking)
+            wanted = told(asking)
             while wanted:
-                scores: list[float] = []
-                yield [replace(self.method, **{tuned.name: value}) for value, _ in wanted], wanted, scores
-                try:
-                    wanted = asking.send(scores)
-                except StopIteration as stop:
-                    self.method, wanted = replace(self.method, **{tuned.name: stop.value}), []
+                scores = yield [(replace(self.method, **{tuned.name: value}), seed) for value, seed in wanted]
+                wanted = told(asking, scores)
+            self.method = replace(self.method, **{tuned.name: search.best})
 
 
 def compare_all(s: Setting) -> Computed:
@@ -105,17 +101,16 @@ def cells_of(sizes: Table) -> Iterator[Cell]:
 def choose(cells: list[Cell], s: Setting, found: Results) -> dict[Cell, Choice]:
     """Search in all cells at once: what they want next is one sweep, until none wants anything."""
     choices = {c: Choice(c, c.entry.method) for c in cells}
-    asking = {c: choice.steps() for c, choice in choices.items()}
-    wanted = {c: step for c in cells if (step := next(asking[c], None)) is not None}
+    asking = {c: choice.trials() for c, choice in choices.items()}
+    wanted = {c: trials for c in cells if (trials := told(asking[c]))}
     while wanted:
         parts: dict[Cell, list[Part]] = {c: [] for c in wanted}
-        for c, (methods, trials, _) in wanted.items():
-            for method, (_, seed) in zip(methods, trials, strict=True):
+        for c, trials in wanted.items():
+            for method, seed in trials:
                 parts[c] += c.parts(s, method, [s.sizes.search_seeds[seed]], s.sizes.held_out)
         _compute([part for some in parts.values() for part in some], s, found)
-        for c, (_, _, scores) in wanted.items():
-            scores += [float(accuracy(found[part]).mean()) for part in parts[c]]
-        wanted = {c: step for c in wanted if (step := next(asking[c], None)) is not None}
+        scores = {c: [float(accuracy(found[part]).mean()) for part in some] for c, some in parts.items()}
+        wanted = {c: trials for c in wanted if (trials := told(asking[c], scores[c]))}
     return choices
 
 
@@ -141,21 +136,15 @@ def _stopped(chosen: dict[Cell, Choice]) -> Iterator[str]:
 
 
 def _compute(parts: list[Part], s: Setting, found: Results) -> None:
-    """Have the parts computed that are not kept yet, and read all."""
+    """Have the parts computed that are not kept yet; all of them are in `found` then."""
     folder = s.work.parent / "benchmark"
-    kept = [r for part in parts if (r := _read(part, folder)) is not None]
+    found |= {part: r for part in parts if part not in found and (r := work.kept(part, folder)) is not None}
     if s.one_commit:  # said before hours are spent on the rest
-        provenance.refuse_mixed([provenance.commit(), *(c for r in kept for c in provenance.commits_of(r.info))])
-    if len(kept) < len(parts):
-        work.sweep_here(parts, folder, s.workers, device=s.device, progress=s.progress is not False)
-    for part in parts:
-        result = part.load(folder)
-        assert result is not None
-        found[part] = result
-
-
-def _read(part: Part, folder: Path) -> Result | None:
-    return part.load(folder) if work.kept(part, folder) else None
+        there = (found[part].info for part in parts if part in found)
+        provenance.refuse_mixed([provenance.commit(), *(c for info in there for c in provenance.commits_of(info))])
+    if missing := [part for part in parts if part not in found]:
+        work.sweep_here(missing, folder, s.workers, device=s.device, progress=s.progress is not False)
+        found |= {part: r for part in missing if (r := part.load(folder)) is not None}
 
 
 def _in_turn(parts: Iterable[list[Part]]) -> list[Part]:

@@ -1,7 +1,7 @@
 """Features that never change, measured: which features, which sums, and how many random features.
 
 The sums cost nearly everything and are the same for all classifiers, all values of lam, and all kinds of scenario. So they are
-made once for each search and layer of features, and not by `run`, which gives the same R (and is tested to). In the domain
+made once for each layer of features and seed, and not by `run`, which gives the same R (and is tested to). In the domain
 scenario the features of the first task are those of a network with ten outputs, where `run` would train two.
 Book: notebooks/09_fixed_features.
 """
@@ -149,7 +149,7 @@ def search(row: Row, sizes: Sizes) -> dict[str, Search]:
     return {tuned.name: found}
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=len(SEEDS))  # all searches on a layer take turns with these
 def seen(data: str, layer: Layer, tasks: int, seed: int, held_out: float | None = None) -> Seen:
     """The sums after each task, in the class scenario; those of the others follow from them.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from math import isclose
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +19,7 @@ FLAT = 0.3  # percentage points: a curve that varies by less than this has no to
 MOST = 10  # values that are tried at most
 SEEDS = (1000, 1001)  # the second only at the best value and its neighbours; no run whose number is shown has them
 
+Asked = TypeVar("Asked")
 Trial = tuple[float, int]  # a value and which of SEEDS
 Scores = dict[float, list[float]]  # the values that were tried, and the score with each seed
 
@@ -63,6 +65,14 @@ class Tuned:
         return round(value) if self.whole else float(f"{value:.6g}")  # 0.1 * 3 is 0.3
 
 
+def told(asking: Generator[Asked, list[float], Any], scores: list[float] | None = None) -> Asked | None:
+    """What is asked for first, or, once it is told these scores, next; None when nothing more is."""
+    try:
+        return next(asking) if scores is None else asking.send(scores)
+    except StopIteration:
+        return None
+
+
 @dataclass
 class Search:
     """One search and what it found: the scores of every value that was tried, and the best one."""
@@ -88,12 +98,10 @@ class Search:
     def climb(self, score: Callable[[float, int], float]) -> float:
         """Try what is wanted, one trial after the other, and return the best value; score(value, seed) is one trial's."""
         asking = self.trials()
-        wanted = next(asking)
-        while True:
-            try:
-                wanted = asking.send([score(value, seed) for value, seed in wanted])
-            except StopIteration as stop:
-                return float(stop.value)
+        wanted = told(asking)
+        while wanted:
+            wanted = told(asking, [score(value, seed) for value, seed in wanted])
+        return self.best
 
     def table(self) -> np.ndarray:
         """value, mean score and number of seeds of all that was tried [values, 3]."""

@@ -59,7 +59,7 @@ def sweep(
     Raises SweepError at the end where parts failed, with the first reason, and InputError for a folder that cannot be used.
     """
     folder = _usable(Path(folder))
-    waiting = [part for part in parts if not kept(part, folder)]
+    waiting = [part for part in parts if kept(part, folder) is None]
     failed: list[tuple[Part, BaseException]] = []
     with tqdm(total=len(parts), initial=len(parts) - len(waiting), disable=not progress, desc="sweep") as bar:
         futures: dict[Future[str], Part] = {}
@@ -137,9 +137,9 @@ def compute(part: Part, folder: str, device: str = "auto", key: str = "") -> str
     if key not in ("", part.key):
         raise SweepError("the code is not that with which the sweep began; start it again, with one version everywhere")
     path = Path(folder) / part.key
-    while not kept(part, Path(folder)):
+    while kept(part, Path(folder)) is None:
         with claimed(path) as mine:
-            if mine and not kept(part, Path(folder)):
+            if mine and kept(part, Path(folder)) is None:
                 part.compute(device).save(path)
         if not mine:
             time.sleep(1.0)
@@ -235,12 +235,13 @@ def _alive(process: int) -> bool:
     return True
 
 
-def kept(part: Part, folder: Path) -> bool:
+def kept(part: Part, folder: Path) -> Result | None:
+    """What is kept of the part, or None; a damaged file is named, and counts as none."""
     try:
-        return part.load(folder) is not None
+        return part.load(folder)
     except store.StoreError as error:
         print(f"clbook: {error} It is computed again.")
-        return False
+        return None
 
 
 def _usable(folder: Path) -> Path:
