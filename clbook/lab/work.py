@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +125,7 @@ def _one_thread() -> Iterator[None]:
 
 def pool(workers: int) -> ProcessPoolExecutor:
     """Processes of this machine, one thread each, that end when this one does."""
-    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start, initargs=(os.getpid(),))
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start)
 
 
 def compute(part: Part, folder: str, device: str = "auto", key: str = "") -> str:
@@ -255,13 +255,15 @@ def _usable(folder: Path) -> Path:
     return folder
 
 
-def _start(parent: int) -> None:
+def _start() -> None:
     """What a process of the pool does first: one thread, and an eye on the process that started it."""
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+def _end_with_parent() -> None:
+    """Wait on the parent itself, not on its number: Windows keeps that after the parent's end."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
