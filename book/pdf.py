@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +12,10 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfReader
 
+sys.path.append(str(Path(__file__).with_name("_ext")))
+from chromium import CHROMIUM, MISSING
+
 ROOT = Path(__file__).parents[1]
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # On paper each chapter begins a sheet, and there are no menus. Beside what book.css says of paper.
 STYLE = """
 :is(.bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, footer, dialog) { display: none !important }
@@ -57,11 +58,10 @@ def ready(page: Page) -> None:
 
 def print_page(html: Path, pdf: Path) -> int:
     """Write the PDF and return the number of its pages."""
-    chromium = next(filter(None, map(shutil.which, NAMES)), None)
-    if chromium is None:
-        sys.exit("make pdf needs Chromium or Chrome. Install one, e.g. with: apt install chromium")
+    if CHROMIUM is None:
+        sys.exit(MISSING)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--allow-file-access-from-files"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--allow-file-access-from-files"])
         page = browser.new_page(viewport={"width": 700, "height": 1000}, color_scheme="light")  # the width of the text on A4
         page.set_default_timeout(300_000)
         page.goto(html.as_uri())

@@ -33,6 +33,13 @@ def test_long_arguments_are_split_at_their_own_commas_only() -> None:
     assert api.split_arguments(arguments) == ["a: Float[Tensor, 'B C']", "b=(1, 2)", "*", "c: dict[str, int] | None=None"]
 
 
+def test_paragraphs_are_unwrapped_and_what_stands_on_a_line_of_its_own_stays_there() -> None:
+    said = f"One sentence.\n\n{'a ' * 52}word\nand on.\nSource: B. One\n\nF = 2\ny = F\n- {'point ' * 18}\ngoes on\n- next\n  x"
+    one, source, F, y, point, following, indented = (line for line in api.unwrapped(said).splitlines()[1:] if line)
+    assert one == f"{'a ' * 52}word and on." and source == "Source: B. One" and (F, y) == ("F = 2", "y = F")
+    assert point.endswith("goes on") and following == "- next" and indented == "  x"
+
+
 def test_names_in_the_text_lead_to_their_description(book: Built) -> None:
     page = BeautifulSoup((book.html / "book" / "api.html").read_text(encoding="utf-8"), "html.parser")
     for module in api.MODULES:

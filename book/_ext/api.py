@@ -4,8 +4,8 @@
     ```
 
 Docstrings of the package are plain text with formulas, shapes and errors, made for `help(...)`; so they stand here as they
-are. The module is read and not imported: the pages are built without waiting for PyTorch. Where the text of a page names one
-of these in code, as in `clbook.run`, it becomes a link.
+are, but for the breaks within their paragraphs. The module is read and not imported: the pages are built without waiting for
+PyTorch. Where the text of a page names one of these in code, as in `clbook.run`, it becomes a link.
 """
 
 from __future__ import annotations
@@ -102,6 +102,24 @@ def split_arguments(arguments: ast.arguments) -> list[str]:
     return [*parts, part.strip()]
 
 
+# a line that begins something of its own: an indented formula, a point of a list, an equation, what is raised, the source
+OF_ITS_OWN = re.compile(r" |- |Source: |Raises |\w+ (?:=|<-) ")
+SHORT = 100  # columns; a sentence that ends before them was broken off on purpose
+
+
+def unwrapped(docstring: str) -> str:
+    """The docstring with each of its paragraphs on one line, so that a page of any width can wrap it."""
+    lines: list[str] = []
+    for line in docstring.splitlines():
+        before = lines[-1] if lines else ""
+        ended = before.endswith((".", ":")) and len(before) < SHORT
+        if before and line and not ended and "   " not in before and not OF_ITS_OWN.match(line):
+            lines[-1] = f"{before} {line}"
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
 class Api(SphinxDirective):
     required_arguments = 1
 
@@ -117,7 +135,8 @@ class Api(SphinxDirective):
             section = nodes.section(ids=[entry.anchor], names=[entry.anchor])
             section += nodes.title("", "", nodes.literal("", entry.anchor))
             section += nodes.literal_block("", signature(entry), language="python")
-            said = nodes.literal_block("", ast.get_docstring(entry.node) or "", language="text", classes=["docstring"])
+            text = unwrapped(ast.get_docstring(entry.node) or "")
+            said = nodes.literal_block("", text, language="text", classes=["docstring"])
             source = f"{blob}/{entry.file.relative_to(ROOT).as_posix()}#L{entry.node.lineno}"
             section += [said, nodes.paragraph("", "", nodes.reference("", "Source", refuri=source))]
             sections.append(section)

@@ -6,16 +6,15 @@ python book/_ext/live_stills.py writes the pictures. It needs Chromium or Chrome
 from __future__ import annotations
 
 import io
-import shutil
 import tempfile
 from pathlib import Path
 
+from chromium import CHROMIUM, MISSING
 from live import FIGURES, SHARED
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
 FOLDER = Path(__file__).parents[1] / "_static" / "live"
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 COLOURS = 128  # of a picture's palette, the rare ones too: the files stay small
 # the theme's two colours of text, and nothing that asks to be clicked
 STYLE = """
@@ -48,11 +47,10 @@ def photograph(name: str, executable: str) -> bytes:
 
 
 if __name__ == "__main__":
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        raise SystemExit("no Chromium or Chrome installed, e.g. by apt install chromium")
+    if CHROMIUM is None:
+        raise SystemExit(MISSING)
     for name in FIGURES:
         target = FOLDER / f"{name}.png"
-        image = Image.open(io.BytesIO(photograph(name, found))).convert("RGB")
+        image = Image.open(io.BytesIO(photograph(name, CHROMIUM))).convert("RGB")
         image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(target, optimize=True)
         print(f"{target}: {target.stat().st_size:,} bytes")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import live
+import live_stills
 import nbformat
 import pytest
 import torch
+from chromium import CHROMIUM, MISSING
 from pages import ROOT
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from torch import Tensor
 from torch.func import grad
 
@@ -25,26 +26,12 @@ from clbook.methods import ER, EWC, L2, MAS, Finetune, LwF
 from clbook.methods.mas import mas_importance
 from clbook.scenarios import Batch
 
-sys.path.append(str(ROOT / "book" / "_ext"))
-import live
-import live_stills
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome installed, e.g. by apt install chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 STATIC = ROOT / "book" / "_static" / "live"
 SCRIPTS = list(dict.fromkeys([*live.SHARED, *(script for scripts in live.FIGURES.values() for script in scripts)]))
 TEXT = (ROOT / "book" / "live.md").read_text(encoding="utf-8")
 KINDS = ("task", "domain", "class")
 NEAR = {"rtol": 1e-4, "atol": 1e-7}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--allow-file-access-from-files"])
-        yield browser
-        browser.close()
 
 
 # the numbers ------------------------------------------------------------------------------------------------------------------

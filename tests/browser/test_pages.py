@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import axe_playwright_python
 import pytest
+from chromium import CHROMIUM, MISSING
 from pages import EXTRA, PAGES, Built
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route
 from pypdf import PdfReader
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 FIRST_NOTEBOOK = next(p for p in PAGES if p.startswith("notebooks/"))
 SIZES = {"wide": (1280, 900), "phone": (390, 844)}
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome installed, e.g. by apt install chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
 # how often MathJax has set each formula, and what it could not set
 MATH = """() => ({
@@ -69,14 +66,6 @@ FINDINGS = """([exclude, options]) => axe.run({exclude}, {...options, resultType
   .filter(v => ['serious', 'critical'].includes(v.impact) || v.id == 'empty-table-header')
   .flatMap(v => v.nodes.filter(n => v.id != 'empty-table-header' || !document.querySelector(n.target[0]).querySelector('math'))
   .map(n => [v.id, n.target.join(' '), n.html.slice(0, 120), n.failureSummary.slice(0, 200)])))"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--allow-file-access-from-files"])
-        yield browser
-        browser.close()
 
 
 def open_page(browser: Browser, address: str, size: str) -> tuple[Page, list[str]]:
