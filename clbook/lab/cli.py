@@ -15,8 +15,8 @@ from typing import Any
 
 from clbook.checks import InputError
 from clbook.data import DataError
-from clbook.lab.commands import check_command, list_command, reproduce_command, run_command, sweep_command
-from clbook.lab.options import Check, List, Reproduce, Sweep, parse
+from clbook.lab.commands import check_command, handout_command, list_command, reproduce_command, run_command, sweep_command
+from clbook.lab.options import Check, Handout, List, Reproduce, Sweep, parse
 from clbook.lab.work import SweepError
 from clbook.loop import DivergedError
 
@@ -38,6 +38,7 @@ def main(args: Sequence[str] | None = None) -> int:
             Reproduce: reproduce_command,
             Sweep: sweep_command,
             Check: check_command,
+            Handout: handout_command,
             List: list_command,
         }
         return commands.get(type(options), run_command)(options) or 0

@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 
 from clbook import course, data, plots
 from clbook.checks import InputError
+from clbook.course import master
 from clbook.lab import spec, work
 from clbook.lab.executors import executor
 from clbook.lab.experiments import EXPERIMENTS, reproduce
-from clbook.lab.options import METHODS, SIZES, Check, Reproduce, Run, Sweep, method_of, option_name, training_of
+from clbook.lab.options import METHODS, SIZES, Check, Handout, Reproduce, Run, Sweep, method_of, option_name, training_of
 from clbook.lab.report import arguments
 from clbook.lab.tables import plus_minus
 from clbook.loop import run
@@ -129,6 +130,12 @@ def check_command(options: Check) -> int:
         print(json.dumps(report.data, indent=2) if options.json else report)
         return report.status
     return 0
+
+
+def handout_command(options: Handout) -> None:
+    """`clbook handout`."""
+    for path in master.handout(master.read(options.master), options.to, options.solution):
+        print(f"written: {path}")
 
 
 def _settings(words: tuple[str, ...]) -> dict[str, Any]:

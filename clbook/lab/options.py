@@ -135,6 +135,22 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Handout:
+    """Make the students' notebook of an assignment from its master: no solution, no hidden check, no output.
+
+    What is malformed, or would leave a word of the solution in the student's version, is refused with the line it stands on.
+    The book's page "Grading" says how a master is written.
+    """
+
+    master: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MASTER")]
+    """The master notebook, or the folder that holds master.ipynb."""
+    to: Path = Path("handout")
+    """Folder where student.ipynb is written."""
+    solution: bool = False
+    """Write solution.ipynb, too: with the solution and without the hidden checks."""
+
+
+@dataclass(frozen=True)
 class List:
     """Name the methods with their options, the scenarios, the data sets and the experiments."""
 
@@ -152,6 +168,7 @@ def parse(args: list[str]) -> Any:
         "reproduce": Reproduce,
         "sweep": Sweep,
         "check": Check,
+        "handout": Handout,
         "list": List,
     }
     return _tyro(Union[tuple(Annotated[t, tyro.conf.subcommand(name)] for name, t in commands.items())], args)  # noqa: UP007
