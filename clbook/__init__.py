@@ -6,7 +6,7 @@ A scenario is a list of tasks; a method says what the loss is and what it rememb
 from clbook.checks import InputError
 from clbook.data import Data, DataError, load
 from clbook.importance import fisher, fisher_overlap
-from clbook.likelihood import Categorical, Gaussian
+from clbook.likelihood import AnyOf, Categorical, Gaussian
 from clbook.loop import DivergedError, Training, run
 from clbook.method import Method, Spring
 from clbook.methods.mas import mas_importance
@@ -17,7 +17,7 @@ from clbook.scenarios import Scenario, Task, permuted, reconstruct, rotated, seq
 from clbook.version import __version__
 
 __all__ = [
-    "Categorical", "Data", "DataError", "DivergedError", "Gaussian", "InputError", "Method", "Net", "Result", "Scenario",
-    "Spring", "Task", "Training", "__version__", "cnn", "fisher", "fisher_overlap", "load", "mas_importance", "mlp", "permuted",
-    "preset", "reconstruct", "rotated", "run", "sequence", "split", "transformer",
+    "AnyOf", "Categorical", "Data", "DataError", "DivergedError", "Gaussian", "InputError", "Method", "Net", "Result",
+    "Scenario", "Spring", "Task", "Training", "__version__", "cnn", "fisher", "fisher_overlap", "load", "mas_importance",
+    "mlp", "permuted", "preset", "reconstruct", "rotated", "run", "sequence", "split", "transformer",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ import torch
 from clbook import code, store
 from clbook.checks import InputError, short
 from clbook.evaluate import Record
+from clbook.net import Net
 from clbook.runs import Runs
 from clbook.scenarios import Scenario
 
@@ -95,11 +96,18 @@ def _belongs_to(runs: Runs, scenario: Scenario, training: Training) -> dict[str,
         "runs": [[repr(m), seed] for m, seed in zip(runs.methods, runs.seeds, strict=True)],
         "training": asdict(training),
         "scenario": [scenario.data.name, scenario.kind, repr(scenario.likelihood), scenario.targets, fingerprint(scenario)],
-        "network": [runs.net.n_params, repr(runs.net.module), code.digest(*_own_classes(runs.net.module))],
+        "network": [runs.net.n_params, repr(runs.net.module), code.digest(*_own_classes(runs.net.module)), *_learned(runs.net)],
         "dtype": str(runs.theta.dtype),
     }
     loaded: dict[str, Any] = json.loads(json.dumps(found, default=store.plain))
     return loaded
+
+
+def _learned(net: Net) -> list[Any]:
+    """How many tasks a pre-trained network knows, and a number that changes with its theta."""
+    if net.learned is None:
+        return []
+    return [net.knows, hashlib.sha256(net.learned.numpy().data).hexdigest()[:16]]
 
 
 def _own_classes(module: torch.nn.Module) -> list[type]:

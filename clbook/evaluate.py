@@ -58,7 +58,7 @@ class Record:
         self.curve_steps: list[tuple[int, int]] = []
         self.thetas: list[Tensor] = []
         self.task, self.step, self.steps, self.seconds, self._looked = 0, 0, 0, 0.0, time.perf_counter()
-        total = sum(training.steps_for(len(rows)) for rows in scenario.rows)
+        total = sum(training.steps_for(len(rows)) for rows in scenario.rows[runs.net.knows :])
         shown = os.environ.get("CLBOOK_PROGRESS") != "0" if progress is None else progress
         self.bar = tqdm(total=total, disable=not shown, desc=runs.method.label)
 

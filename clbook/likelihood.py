@@ -110,6 +110,43 @@ class Categorical:
 
 
 @dataclass(frozen=True)
+class AnyOf:
+    """Several right answers: y [B, C] is 1 for each of them, else 0, and log p(y | f) = log sum_c y_c softmax(f)_c.
+
+    A label is the case of a single 1. The score is accuracy: whether the most probable answer is a right one. What belongs to
+    the network alone (a draw, the exact Fisher, distillation) is that of Categorical. Book: notebooks/10_finetuning.
+    """
+
+    measure: ClassVar[str] = "accuracy"
+
+    def loss(self, f: Float[Tensor, "B C"], y: Float[Tensor, "B C"], mask: Bool[Tensor, "*m C"]) -> Float[Tensor, ""]:
+        return -self.log_p(f, y, mask).mean()
+
+    def log_p(self, f: Float[Tensor, "B C"], y: Float[Tensor, "B C"], mask: Bool[Tensor, "*m C"]) -> Float[Tensor, " B"]:
+        return masked(f, mask).log_softmax(-1).masked_fill(y == 0, -math.inf).logsumexp(-1)
+
+    def score(self, f: Float[Tensor, "B C"], y: Float[Tensor, "B C"], mask: Bool[Tensor, "*m C"]) -> Float[Tensor, " B"]:
+        return y.gather(-1, masked(f, mask).argmax(-1, keepdim=True))[:, 0]
+
+    def sample(self, f: Tensor, mask: Tensor, rng: torch.Generator) -> Tensor:
+        return nn.functional.one_hot(Categorical().sample(f, mask, rng), f.shape[-1]).to(f.dtype)
+
+    def answer(self, f: Tensor, mask: Tensor) -> Tensor:
+        return nn.functional.one_hot(Categorical().answer(f, mask), f.shape[-1]).to(f.dtype)
+
+    def fisher_terms(self, f: Float[Tensor, "B C"], mask: Bool[Tensor, " C"]) -> tuple[Tensor, Tensor]:
+        return Categorical().fisher_terms(f, mask)
+
+    def observations(self, f: Tensor) -> int:
+        return 1
+
+    def distil(
+        self, f: Tensor, f_old: Tensor, now: Tensor, old: Tensor, temperature: Tensor | float, t_squared: bool = False
+    ) -> Tensor:
+        return Categorical().distil(f, f_old, now, old, temperature, t_squared)
+
+
+@dataclass(frozen=True)
 class Gaussian:
     r"""Real targets with independent noise of one size: log p(y | f) = - sum_d (y_d - f_d)^2 / (2 sigma^2).
 

@@ -127,7 +127,7 @@ def train(runs: Runs, scenario: Scenario, training: Training, record: Record, fi
     file.restore(runs, record, training)
     for k in range(record.task, len(scenario)):
         task = scenario[k]
-        steps = training.steps_for(len(task.x))
+        steps = 0 if k < runs.net.knows else training.steps_for(len(task.x))
         if record.step == 0:
             runs.before_task(task, training)  # the method gets ready, and the optimiser starts anew
         for s, batch in batches(scenario, task, runs.method.sees, runs.seeds, steps, training.batch_size, record.step):

@@ -60,6 +60,8 @@ class Net:
             raise InputError(f"factory must be a function that builds an nn.Module, got {short(factory)}")
         self.factory, self.example = factory, check(example, Tensor | None, "example")
         self.given_likelihood: Likelihood | None = None
+        self.knows = 0
+        self.learned: Tensor | None = None
         with torch.random.fork_rng(devices=[]):
             try:
                 self.module = factory()
@@ -80,7 +82,12 @@ class Net:
         return sum(self.sizes)
 
     def init(self, seed: int) -> Float[Tensor, " P"]:
-        """A fresh theta [P], drawn by the module's own initialisation; it depends on the seed alone."""
+        """A fresh theta [P], drawn by the module's own initialisation; it depends on the seed alone.
+
+        What a pre-trained network has learned takes the place of what would be drawn.
+        """
+        if self.learned is not None:
+            return self.learned.clone()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             module = self.factory()
@@ -120,6 +127,19 @@ class Net:
         """The same network, told what its outputs mean and what its inputs look like."""
         net = Net(self.factory, self.example if example is None else example)
         net.given_likelihood = self.given_likelihood if likelihood is None else likelihood
+        net.knows, net.learned = self.knows, self.learned
+        return net
+
+    def pretrained(self, theta: Float[Tensor, " P"], tasks: int = 1) -> Net:
+        """The same network, which starts at theta [P] and knows the first `tasks` tasks of a scenario already.
+
+        `run` takes no steps on these. Each method does with them what it does after a task, so that EWC has its Fisher and a
+        buffer its samples when fine-tuning starts. Raises InputError for another number of parameters, or less than one task.
+        """
+        if theta.shape != (self.n_params,):
+            raise InputError(f"theta must be one vector of {self.n_params} parameters, got {list(theta.shape)}")
+        net = self.told()
+        net.knows, net.learned = check(tasks, Count, "tasks"), theta.detach().cpu().clone()
         return net
 
     @cached_property

@@ -44,7 +44,7 @@ def batches(
 
 def order(n: int, steps: int, size: int, rng: torch.Generator) -> Int64[Tensor, "steps size"]:
     """Which of n samples each step sees: shuffled passes over all of them, one after the other, the last one cut."""
-    passes = -(-steps * size // n)
+    passes = max(1, -(-steps * size // n))
     return torch.cat([torch.randperm(n, generator=rng) for _ in range(passes)])[: steps * size].view(steps, size)
 
 

@@ -21,8 +21,10 @@ from clbook import plots
 from clbook.checks import InputError
 from clbook.data import Data
 from clbook.lab import benchmark, provenance
+from clbook.lab.answers import ANSWERS
 from clbook.lab.fixed import FIXED
 from clbook.lab.kirkpatrick import DEPTH, KIRKPATRICK, MANY, THREE, layer_overlaps
+from clbook.lab.language import LANGUAGE
 from clbook.lab.report import Computed, Experiment, Report, Setting, settings_of
 from clbook.lab.tables import comparison
 from clbook.presets import preset as pick_preset
@@ -30,7 +32,7 @@ from clbook.store import StoreError, files
 
 __all__ = ["DEPTH", "EXPERIMENTS", "MANY", "THREE", "find", "layer_overlaps", "published", "reproduce", "stored"]
 
-EXPERIMENTS = {e.name: e for e in (*KIRKPATRICK, *benchmark.BENCHMARKS, FIXED)}
+EXPERIMENTS = {e.name: e for e in (*KIRKPATRICK, *benchmark.BENCHMARKS, FIXED, ANSWERS, *LANGUAGE)}
 
 
 def reproduce(

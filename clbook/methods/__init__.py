@@ -1,5 +1,6 @@
 """One file per method. Book: book/families."""
 
+from clbook.methods.answers import OwnAnswers, PolicyGradient
 from clbook.methods.dual import CLSER, FastWeights
 from clbook.methods.ewc import EWC
 from clbook.methods.finetune import Cumulative, Finetune, Joint
@@ -10,10 +11,12 @@ from clbook.methods.generative import DGR
 from clbook.methods.imm import IMM, Average
 from clbook.methods.kwta import KWTA
 from clbook.methods.l2 import L2
+from clbook.methods.lora import LoRA
 from clbook.methods.lwf import LwF
 from clbook.methods.mas import MAS
 from clbook.methods.packnet import PackNet
 from clbook.methods.progressive import Progressive
+from clbook.methods.pseudo import PseudoRehearsal
 from clbook.methods.replay import ER, DERpp
 from clbook.methods.rwalk import RWalk
 from clbook.methods.separate import Separate
@@ -23,5 +26,6 @@ from clbook.methods.transfer import FeatureExtraction
 __all__ = [
     "AGEM", "CLSER", "DGR", "ER", "EWC", "GEM", "HAT", "IMM", "KWTA", "L2", "LDA",
     "MAS", "SI", "Average", "ClassMeans", "Cumulative", "DERpp", "FastWeights", "FeatureExtraction", "Finetune",
-    "Joint", "LwF", "PackNet", "Progressive", "RWalk", "Ridge", "Separate", "XdG",
+    "Joint", "LoRA", "LwF", "OwnAnswers", "PackNet", "PolicyGradient", "Progressive", "PseudoRehearsal", "RWalk", "Ridge",
+    "Separate", "XdG",
 ]  # fmt: skip

@@ -1,0 +1,250 @@
+"""A small language model that is fine-tuned: from the prose of Python's own library to its code.
+
+`lm-base` trains the base on prose; its weights are shipped with the results. `lm-finetuning` goes on from there with code, with
+every method at several strengths. Book: notebooks/10_finetuning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from clbook import methods as m
+from clbook import text
+from clbook.checks import Count, Positive
+from clbook.data import Data
+from clbook.importance import slices
+from clbook.lab.report import Computed, Experiment, Report, Setting, arguments
+from clbook.likelihood import Categorical
+from clbook.loop import Training, run
+from clbook.method import Method
+from clbook.net import Net, transformer
+from clbook.result import Result
+from clbook.scenarios import Scenario, sequence
+
+TOPICS: tuple[text.Topic, ...] = ("prose", "code")
+STORED = np.float16  # of the weights that are shipped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Language(Training):
+    """The network, the windows of text that it sees, and how it is trained."""
+
+    seeds: Count
+    context: Count = 64
+    width: Count = 128
+    heads: Count = 4
+    depth: Count = 3
+    modules: Count | None = None  # of the library, all where none is said
+    n_train: Count = 100_000  # windows of each text, at most
+    n_test: Count = 1000
+    data: str = "digits"  # not looked at: the text comes with Python
+
+    def net(self) -> Net:
+        return transformer(text.TOKENS, self.context, self.width, self.heads, self.depth)
+
+    def scenario(self, *topics: text.Topic) -> Scenario:
+        """One task for each topic."""
+        return judged([self.windows(topic) for topic in topics])
+
+    def windows(self, topic: text.Topic) -> Data:
+        """The windows of one text."""
+        return text.library(topic, self.context, n_train=self.n_train, n_test=self.n_test, modules=self.modules)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned(Language):
+    """How the base is fine-tuned, and at which strengths. `base` is the preset whose base that is."""
+
+    lrs: tuple[Positive, ...]
+    shares: tuple[Positive, ...]  # of the weight that replayed text has
+    lam_ewc: tuple[Positive, ...]
+    lam_l2: tuple[Positive, ...]
+    lam_pseudo: tuple[Positive, ...]
+    lora: tuple[Positive, ...]  # learning rates of LoRA
+    rank: Count = 4
+    trainable: tuple[Count, ...]  # how many layers are not frozen
+    averaged: tuple[Positive, ...]  # shares of the fine-tuned weights in the average
+    fisher_samples: Count = 500
+    kept: Count = 1000  # windows that replay keeps
+    recovery_steps: tuple[Count, ...] = (1, 3, 10, 30, 100)
+    recovery_lr: Positive = 1e-4
+    base: str
+
+
+def judged(datas: list[Data]) -> Scenario:
+    """One task for each of these texts, judged by the mean log-likelihood of a character in nats."""
+    return replace(sequence(datas, kind="domain"), likelihood=Categorical("log_likelihood"))
+
+
+def train_base(s: Setting) -> Computed:
+    """Train the base on prose. Its weights go into the arrays in half precision."""
+    scenario, net = s.sizes.scenario("prose", "code"), s.sizes.net()
+    result = s.train("base", scenario.first(1), m.Finetune(), net)
+    weights = np.stack([theta.numpy().astype(STORED) for theta in result.theta])
+    ours = {
+        topic: np.array([nats(net, torch.from_numpy(w.astype(np.float32)), scenario, j) for w in weights])
+        for j, topic in enumerate(scenario.names)
+    }
+    return Computed({"base": result}, {"theta": weights}, ours)
+
+
+def nats(net: Net, theta: Tensor, scenario: Scenario, j: int) -> float:
+    """- log p of a character of task j's test windows, a mean in nats."""
+    x, y = scenario.test(j)
+    with torch.no_grad():
+        parts = [scenario.likelihood.log_p(net(theta, x[s]), y[s], scenario.mask[j, j]) for s in slices(len(x), 250)]
+    return -float(torch.cat(parts).double().mean()) / y.shape[1]
+
+
+def settings(sizes: Tuned) -> Iterator[tuple[str, float, Method, float]]:
+    """What is tried: a family of runs, its strength, the method and its learning rate."""
+    yield from (("all weights", lr, m.Finetune(), lr) for lr in sizes.lrs)
+    yield from ((f"LoRA, rank {sizes.rank}", lr, m.LoRA(rank=sizes.rank), lr) for lr in sizes.lora)
+    yield from (("top layers alone", n, m.FeatureExtraction(trainable=n), sizes.lr) for n in sizes.trainable)
+    yield from (("replay", a, m.ER(size=sizes.kept, lam=a / (1 - a)), sizes.lr) for a in sizes.shares)
+    yield from (("pseudo-rehearsal", lam, m.PseudoRehearsal(lam=lam), sizes.lr) for lam in sizes.lam_pseudo)
+    ewc = m.EWC(lam=1.0, estimator="sampled", n_samples=sizes.fisher_samples)
+    yield from (("EWC", lam, replace(ewc, lam=lam), sizes.lr) for lam in sizes.lam_ewc)
+    yield from (("L2", lam, m.L2(lam=lam), sizes.lr) for lam in sizes.lam_l2)
+
+
+def base_of(preset: str) -> Tensor:
+    """The weights that `lm-base` has left; at the quick preset, where nothing is stored, those of a base trained now."""
+    from clbook.lab.experiments import stored
+
+    if preset == "quick":
+        sizes = SIZES["quick"]
+        trained = run(sizes.scenario("prose"), m.Finetune(), 1, net=sizes.net(), progress=False, **arguments(sizes))
+        return trained.theta[0]
+    return torch.from_numpy(stored("lm-base").arrays["theta"][0].astype(np.float32))
+
+
+def fine_tune(s: Setting) -> Computed:
+    """Go on with code, with every method at every strength; then average, and give ten windows of the old text back."""
+    sizes, scenario, net = s.sizes, s.sizes.scenario("prose", "code"), s.sizes.net()
+    start = base_of(sizes.base)
+    known = net.pretrained(start)
+    tried: dict[str, list[tuple[float, Result]]] = {}
+    for family, strength, method, lr in settings(sizes):
+        part = f"{family}-{strength:g}".replace(" ", "-").replace(",", "")
+        tried.setdefault(family, []).append((strength, s.train(part, scenario, method, known, lr=lr)))
+    arrays = {f"front/{family}": _front(some) for family, some in tried.items()}
+    full = dict(tried["all weights"])[sizes.lr]
+    arrays["front/averaged with the base"] = averaged(net, start, full.theta, scenario, sizes.averaged)
+    arrays["recovery"] = recovery(s, net, full.theta)
+    arrays["start"] = np.array([[nats(net, start, scenario, j) for j in (0, 1)]])
+    results = {f"{family}, {strength:g}": result for family, some in tried.items() for strength, result in some}
+    return Computed(results, arrays, _ours(arrays))
+
+
+def _front(some: list[tuple[float, Result]]) -> np.ndarray:
+    """strength, nats of prose and of code [strengths, seeds, 3]."""
+    return np.stack([np.column_stack([np.full(len(r.R), strength), -r.R[:, 1]]) for strength, r in some])
+
+
+def averaged(net: Net, start: Tensor, tuned: list[Tensor], scenario: Scenario, shares: tuple[float, ...]) -> np.ndarray:
+    """The same of (1 - a) theta_0 + a theta for every share a [shares, seeds, 3]."""
+    return np.array(
+        [[[a, *(nats(net, torch.lerp(start, theta, a), scenario, j) for j in (0, 1))] for theta in tuned] for a in shares]
+    )
+
+
+def recovery(s: Setting, net: Net, tuned: list[Tensor]) -> np.ndarray:
+    """Nats of prose and code after the fine-tuned network has seen ten windows of prose for some steps [steps, seeds, 3]."""
+    found = []
+    prose, code = map(s.sizes.windows, TOPICS)
+    some = torch.linspace(0, len(prose.x) - 1, 10).long()
+    scenario = judged([code, replace(prose, x=prose.x[some], y=None if prose.y is None else prose.y[some])])
+    for steps in s.sizes.recovery_steps:
+        back = []
+        for seed, theta in enumerate(tuned):
+            how = {"steps": steps, "batch_size": len(some), "lr": s.sizes.recovery_lr}
+            result = s.train(f"back-{steps}-{seed}", scenario, m.Finetune(), net.pretrained(theta), [seed], **how)
+            back.append(result.R[0, 1])
+        found.append([[steps, -prose_now, -code_now] for code_now, prose_now in back])
+    return np.array(found)
+
+
+def _ours(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Nats a character of prose and of code, of every family at every strength."""
+    ours: dict[str, np.ndarray] = {}
+    for key, front in arrays.items():
+        if key.startswith("front/"):
+            family = key.removeprefix("front/")
+            for row in front:
+                ours |= {f"{family}, {row[0, 0]:g}: {topic}": row[:, 1 + j] for j, topic in enumerate(TOPICS)}
+    return ours
+
+
+def draw(report: Report, figure: Figure | None = None) -> Figure:
+    """Prose against code in nats a character, a curve over strength for each family: the lower left is best."""
+    figure = Figure(figsize=(6.5, 5), layout="constrained") if figure is None else figure
+    ax = figure.subplots()
+    for (key, front), marker in zip(fronts(report).items(), "os^vDPX<>", strict=False):
+        mean = front.mean(1)
+        ax.plot(mean[:, 2], mean[:, 1], f"{marker}-", label=key, alpha=0.8)
+    ax.plot(*report.arrays["start"][0, ::-1], "k*", markersize=12, label="before")
+    ax.set(xlabel="new text: nats a character of code", ylabel="old text: nats a character of prose")
+    ax.legend(fontsize=8)
+    return figure
+
+
+def fronts(report: Report) -> dict[str, np.ndarray]:
+    """The curves of all families: strength, nats of prose and of code [strengths, seeds, 3]."""
+    return {k.removeprefix("front/"): v for k, v in report.arrays.items() if k.startswith("front/")}
+
+
+def draw_base(report: Report, figure: Figure | None = None) -> Figure:
+    """How the base learned: nats a character of prose while it was trained."""
+    figure = Figure(figsize=(6.5, 4), layout="constrained") if figure is None else figure
+    ax, base = figure.subplots(), report.results["base"]
+    ax.plot(base.curve_steps[:, 1], -base.curve[:, :, 0].T)
+    ax.set(xlabel="training steps", ylabel="nats a character of prose", yscale="log")
+    return figure
+
+
+TINY: dict[str, Any] = {"context": 16, "width": 16, "heads": 2, "depth": 1, "modules": 40, "n_train": 400, "n_test": 40}
+HOW: dict[str, Any] = {"optimizer": "adam", "lr": 1e-3}
+SIZES = {
+    "quick": Language(**TINY, **HOW, seeds=1, steps=100, batch_size=16, eval_every=25, eval_samples=40),
+    "book": Language(**HOW, seeds=1, steps=4000, batch_size=32, lr_decay=True, eval_every=200, eval_samples=200),
+    "paper": Language(**HOW, seeds=1, width=256, depth=6, context=256, steps=20_000, batch_size=64, lr_decay=True),
+}
+FULL: dict[str, Any] = {
+    "lrs": (1e-4, 3e-4, 1e-3, 3e-3),
+    "lora": (1e-3, 3e-3, 1e-2, 3e-2),
+    "trainable": (2, 8, 14),
+    "shares": (0.02, 0.05, 0.1, 0.25, 0.5),
+    "lam_pseudo": (0.1, 0.3, 1.0, 3.0),
+    "lam_ewc": (1e1, 1e2, 1e3, 1e4),
+    "lam_l2": (1e-3, 1e-2, 1e-1, 1.0),
+    "averaged": (0.1, 0.25, 0.5, 0.75, 0.9),
+}
+FEW: dict[str, Any] = {name: values[1:3] for name, values in FULL.items() if name != "trainable"} | {"trainable": (2,)}
+TUNED = {
+    "quick": Tuned(**TINY, **HOW, **FEW, base="quick", seeds=2, steps=20, batch_size=16, kept=50, fisher_samples=20),
+    "book": Tuned(**HOW, **FULL, base="book", seeds=5, steps=300, batch_size=16),
+    "paper": Tuned(**HOW, **FULL, base="paper", seeds=10, width=256, depth=6, context=256, steps=2000, batch_size=64),
+}
+LANGUAGE = (
+    Experiment(
+        name="lm-base", title="A small language model of the prose in Python's own library", source="this book",
+        reference={}, sizes=SIZES, compute=train_base, draw=draw_base, unit="nats",
+        notes="Text: docstrings and help topics of the Python that computed it, one character a token. The array theta holds "
+        "the weights in half precision, with which both numbers were measured.",
+    ),
+    Experiment(
+        name="lm-finetuning", title="Fine-tuning the small language model on code", source="this book",
+        reference={}, sizes=TUNED, compute=fine_tune, draw=draw, unit="nats",
+        notes="One base, and several fine-tunings of it that differ in the order of the data and in what the method draws. The "
+        "arrays front/... hold the strength, nats a character of prose and of code [strengths, seeds, 3]. recovery: the same "
+        "after some steps on ten windows of prose, from the weights that all learned at the usual learning rate.",
+    ),
+)  # fmt: skip
