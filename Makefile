@@ -8,7 +8,7 @@ PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf repository test figures test-mnist test-oldest lint fuzz benchmark gpu gpu-wheels clean
+.PHONY: help book pdf repository test figures test-mnist test-oldest test-bands test-colab lint fuzz benchmark gpu gpu-wheels clean
 .DELETE_ON_ERROR:
 
 help:  ## list these commands
@@ -25,8 +25,8 @@ pdf: $(INSTALLED)  ## the whole book as one PDF, _build/clbook.pdf; needs Chromi
 repository:  ## set where the repository lives, in every file: make repository URL=https://github.com/you/your-book
 	@python3 book/repository.py $(URL)
 
-test: $(INSTALLED)  ## every test: the package, the notebooks on small data, the built book
-	CLBOOK_PRESET=quick $(BIN)/pytest --nbval-lax tests notebooks
+test: $(INSTALLED)  ## every test: the package, the notebooks on small data, the built book; in two processes (JOBS=... for more)
+	CLBOOK_PRESET=quick $(BIN)/pytest --numprocesses=$(or $(JOBS),2) --dist=loadfile --no-loadscope-reorder --nbval-lax tests notebooks
 
 figures: $(INSTALLED)  ## run every notebook at book size and store its outputs (NOTEBOOKS=... for some)
 	CLBOOK_PRESET=book $(BIN)/python notebooks/execute.py $(NOTEBOOKS)
@@ -53,12 +53,21 @@ gpu-wheels: $(BIN)/pip  ## for a GPU machine without a network: what PyTorch doe
 	$(BIN)/pip download --quiet --no-deps --only-binary=:all: --python-version $(or $(PYVER),3.12) --dest .wheels \
 	  $$(grep -E '^(pydantic|pydantic.core|annotated.types|typing.inspection|typing.extensions|jaxtyping|wadler.lindig|tqdm)==' constraints.txt)
 
-test-oldest: $(INSTALLED)  ## the tests of the package with the oldest dependencies that pyproject.toml allows, on Python 3.11
+test-oldest: .venv-oldest/.installed  ## the tests of the package with the oldest dependencies that pyproject.toml allows, on Python 3.11
+	CLBOOK_PRESET=quick .venv-oldest/bin/pytest -q tests --ignore=tests/browser --ignore=tests/test_book.py
+
+test-bands: .venv-oldest/.installed  ## how far other seeds, threads and PyTorch move the printed numbers (NOTEBOOKS=..., CLBOOK_PRESET=book)
+	$(BIN)/python tests/bands.py $(NOTEBOOKS)
+
+test-colab: $(INSTALLED)  ## every notebook on small data as Colab runs it, in an environment that has no clbook yet; needs a network
+	$(BIN)/python tests/colab.py $(NOTEBOOKS)
+
+.venv-oldest/.installed: pyproject.toml tests/oldest.py | $(INSTALLED)
 	@test -x .venv-oldest/bin/python || $(or $(PYTHON),python3.11) -m venv .venv-oldest
 	@$(BIN)/python tests/oldest.py > .venv-oldest/oldest.txt
 	@.venv-oldest/bin/pip install --quiet --disable-pip-version-check -r .venv-oldest/oldest.txt
 	@.venv-oldest/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	CLBOOK_PRESET=quick .venv-oldest/bin/pytest -q tests --ignore=tests/browser --ignore=tests/test_book.py
+	@touch $@
 
 clean:  ## remove everything that was built or installed here
 	rm -rf _build $(VENV) .venv-avalanche .venv-oldest .wheels *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

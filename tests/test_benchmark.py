@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small import users_meet_it
 
 from clbook import InputError, code, load, methods, metrics, result
 from clbook.data import NAMES
@@ -42,11 +44,13 @@ SPLIT_FEW = ("fine-tuning", "EWC", "XdG")
 
 
 @pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only three methods and one suite."""
+def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Only three methods and one suite, and no checks of shapes, which other tests have: they take a quarter of the time."""
     chosen = {name: SPLIT[name] for name in SPLIT_FEW}
     monkeypatch.setattr(entries, "ENTRIES", {"split": chosen})
     monkeypatch.setattr(search, "MOST", 4)  # so few steps say little, and a search could go on for long
+    with users_meet_it():
+        yield
 
 
 def setting(folder: Path, **more) -> Setting:
@@ -312,7 +316,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
         "fine-tuning", "joint training", "EWC", "LwF", "ER", "A-GEM", "separate networks", "progressive networks",
         "CLS-ER", "fast and slow weights", "XdG", "HAT",
     )  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, users_meet_it():
         searched = ("LwF", "XdG")
         chosen = {n: replace(SPLIT[n], tuned=SPLIT[n].tuned if n in searched else ()) for n in names}
         chosen["EWC"] = replace(SPLIT["EWC"], tuned=(SOFT,))
