@@ -62,7 +62,8 @@ def glyphs(seed: Whole, n: Count = 500, n_test: Count = 300) -> Data:
         y = torch.arange(size) % CLASSES
         blended = torch.lerp(ways[y], ways[y + CLASSES], torch.rand(size, 1, generator=g))
         parts += [(blended + NOISE * torch.randn(size, SIDE * SIDE, generator=g)).clamp(0, 1), y]
-    return Data(*parts, "glyphs", (1, SIDE, SIDE), CLASSES)
+    x, y, x_test, y_test = parts
+    return Data(x, y, x_test, y_test, "glyphs", (1, SIDE, SIDE), CLASSES)
 
 
 def _strokes(n: int, g: torch.Generator) -> Tensor:
@@ -156,7 +157,7 @@ class Contest:
 
         A method that breaks a limit gets nothing for its accuracy either, and does not enter the leaderboard.
         """
-        accuracy = metrics.average_accuracy(self.R(answers))
+        accuracy = np.asarray(metrics.average_accuracy(self.R(answers)))
         limits = [memory(answers, budget)] if budget is not None else []
         limits += [length(answers, lines)] if lines is not None else []
         broken = [v.criterion for v in limits if v.share < 1]

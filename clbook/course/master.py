@@ -106,6 +106,11 @@ class Master:
     def points(self) -> float:
         return sum(h.points for h in self.hidden)
 
+    @property
+    def imports(self) -> str:
+        """The imports of all cells, as they stand."""
+        return "\n".join(dict.fromkeys(h.imports for h in self.hidden))
+
     def solution_cells(self) -> list[Cell]:
         """The code of the solution without any check."""
         made = version(self, solution=True)["cells"]
