@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = (
     "pytest", "hypothesis", "beartype", "nbformat", "nbclient", "ipykernel", "beautifulsoup4", "distributed", "submitit",
-    "setuptools",
+    "setuptools>=77",
 )  # fmt: skip
 
 
