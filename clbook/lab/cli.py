@@ -1,4 +1,5 @@
-"""The command line: `clbook run`, `clbook reproduce`, `clbook sweep`, `clbook check`, `clbook list`; also `python -m clbook`.
+"""The command line: `clbook run`, `clbook reproduce`, `clbook sweep`, `clbook check`, `clbook list`, and `clbook
+handout`, `clbook grade`, `clbook leaderboard` for teachers; also `python -m clbook`.
 
 What the options are stands in `options`, what the commands do in `commands`; here an error becomes one line and a status.
 Book: book/about, "How to run it".
@@ -14,9 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from clbook.checks import InputError
+from clbook.course.grade.grader import MasterError
+from clbook.course.grade.pool import GraderError
 from clbook.data import DataError
-from clbook.lab.commands import check_command, handout_command, list_command, reproduce_command, run_command, sweep_command
-from clbook.lab.options import Check, Handout, List, Reproduce, Sweep, parse
+from clbook.lab.commands import (
+    check_command,
+    grade_command,
+    handout_command,
+    leaderboard_command,
+    list_command,
+    reproduce_command,
+    run_command,
+    sweep_command,
+)
+from clbook.lab.options import Check, Grade, Handout, Leaderboard, List, Reproduce, Sweep, parse
 from clbook.lab.work import SweepError
 from clbook.loop import DivergedError
 
@@ -39,12 +51,14 @@ def main(args: Sequence[str] | None = None) -> int:
             Sweep: sweep_command,
             Check: check_command,
             Handout: handout_command,
+            Grade: grade_command,
+            Leaderboard: leaderboard_command,
             List: list_command,
         }
         return commands.get(type(options), run_command)(options) or 0
-    except (InputError, DataError, OSError) as error:
+    except (InputError, MasterError, DataError, OSError) as error:
         return _complain(f"error: {error}", INPUT)
-    except (DivergedError, SweepError) as error:
+    except (DivergedError, SweepError, GraderError) as error:
         return _complain(f"error: {error}", FAILED)
     except KeyboardInterrupt:
         again = "with the same options, and the same --checkpoint for run, it goes on where it was"

@@ -16,10 +16,28 @@ from matplotlib.figure import Figure
 from clbook import course, data, plots
 from clbook.checks import InputError
 from clbook.course import master
+from clbook.course.grade import report
+from clbook.course.grade.grader import grade_folder
+from clbook.course.grade.grader import replace as replace_file
+from clbook.course.grade.submission import shown
+from clbook.course.leaderboard import leaderboard
 from clbook.lab import spec, work
 from clbook.lab.executors import executor
 from clbook.lab.experiments import EXPERIMENTS, reproduce
-from clbook.lab.options import METHODS, SIZES, Check, Handout, Reproduce, Run, Sweep, method_of, option_name, training_of
+from clbook.lab.options import (
+    METHODS,
+    SIZES,
+    Check,
+    Grade,
+    Handout,
+    Leaderboard,
+    Reproduce,
+    Run,
+    Sweep,
+    method_of,
+    option_name,
+    training_of,
+)
 from clbook.lab.report import arguments
 from clbook.lab.tables import plus_minus
 from clbook.loop import run
@@ -136,6 +154,25 @@ def handout_command(options: Handout) -> None:
     """`clbook handout`."""
     for path in master.handout(master.read(options.master), options.to, options.solution):
         print(f"written: {path}")
+
+
+def grade_command(options: Grade) -> None:
+    """`clbook grade`."""
+    folder = options.folder
+    out = folder.with_name(f"{folder.resolve().name}-grades") if options.out is None else options.out
+    tell = (lambda line: None) if options.quiet else (lambda line: print(shown(line), flush=True))
+    given: dict[str, Any] = {"seed": options.seed, "workers": options.workers, "trust": options.trust_submissions}
+    grades = grade_folder(folder, master.read(options.assignment), out, tell=tell, **given)
+    for line in report.write(grades, out, gradescope=options.gradescope, canvas=options.canvas):
+        tell(line)
+
+
+def leaderboard_command(options: Leaderboard) -> None:
+    """`clbook leaderboard`."""
+    found = leaderboard(report.read(options.folder), options.check)
+    for name, content in {"LEADERBOARD.csv": found.csv, "LEADERBOARD.html": found.html}.items():
+        replace_file(options.folder / name, content)
+    print(found, f"written: {options.folder}/LEADERBOARD.csv, LEADERBOARD.html", sep="\n")
 
 
 def _settings(words: tuple[str, ...]) -> dict[str, Any]:

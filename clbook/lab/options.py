@@ -151,6 +151,53 @@ class Handout:
 
 
 @dataclass(frozen=True)
+class Grade:
+    """Grade all that a class handed in: each notebook or .py in FOLDER, or one folder per student.
+
+    Of a notebook only what the hidden checks ask for is run, in processes of its own with limits on time, memory, processes
+    and output. On Linux it has namespaces and Landlock around it: it reads what Python needs and nothing else, writes
+    to a folder that is gone afterwards, starts no program and has no network. It sees no expected value; its answers are numbers
+    that are judged in another process. How strong the walls are is tried and stands in every result.
+
+    This does not protect against: errors in the kernel; a submission that computes the right answers in another way than was
+    meant; what two students agree upon; and, where no namespaces are allowed, processes that outlive their submission.
+    Interrupted, it goes on where it was. The book's page "Grading" says more.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    """What was handed in; the name of a file, or of a folder in it, is the student."""
+    assignment: Path
+    """The master notebook, or the folder that holds master.ipynb."""
+    seed: int | None = None
+    """Seed of the hidden checks (if not given: one that nobody can guess, kept in the folder of the results)."""
+    out: Path | None = None
+    """Folder for the results (if not given: FOLDER-grades)."""
+    gradescope: bool = False
+    """Write a results.json for Gradescope for each student, too."""
+    canvas: Path | None = None
+    """Your own export of Canvas's gradebook, to be filled in as canvas.csv."""
+    trust_submissions: bool = False
+    """Grade where this machine offers no sandbox: you have read the submissions and trust them."""
+    workers: int = 2
+    """Submissions at a time."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The methods of a contest in their order, from the folder that clbook grade wrote: LEADERBOARD.csv and .html, and here.
+
+    Mean over the hidden streams with 95 % intervals, memory, and a rank that is shared where the difference may be chance.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    """The folder that clbook grade wrote."""
+    check: str | None = None
+    """Which hidden check (if not given: the last that measures accuracy on streams)."""
+
+
+@dataclass(frozen=True)
 class List:
     """Name the methods with their options, the scenarios, the data sets and the experiments."""
 
@@ -169,6 +216,8 @@ def parse(args: list[str]) -> Any:
         "sweep": Sweep,
         "check": Check,
         "handout": Handout,
+        "grade": Grade,
+        "leaderboard": Leaderboard,
         "list": List,
     }
     return _tyro(Union[tuple(Annotated[t, tyro.conf.subcommand(name)] for name, t in commands.items())], args)  # noqa: UP007

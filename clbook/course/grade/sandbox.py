@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import resource
 import signal
 import struct
 import sys
@@ -129,6 +128,8 @@ def drop_rights() -> None:
 
 def limit(seconds: float, memory_mb: float) -> None:
     """Seconds on the processor, address space beyond what is there, size of files, open files and processes."""
+    import resource  # Windows has none
+
     most = int(seconds) + 1
     wanted = {"CPU": most, "FSIZE": FILES, "NOFILE": OPEN, "CORE": CORE, "NPROC": PROCESSES}
     if LINUX:
