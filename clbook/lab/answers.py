@@ -19,7 +19,7 @@ from torch.nn.functional import one_hot
 from clbook.checks import Count, Positive
 from clbook.data import Data, load
 from clbook.lab.provenance import concat
-from clbook.lab.report import Computed, Experiment, Report, Setting
+from clbook.lab.report import Computed, Experiment, Reference, Report, Setting
 from clbook.likelihood import AnyOf
 from clbook.loop import Training
 from clbook.method import Method
@@ -48,6 +48,7 @@ class Sizes(Training):
     known: Count = 500  # images of each task that the base is trained on
     lrs: tuple[Positive, ...]
     tuned_steps: tuple[Count, ...]
+    n_train: Count = 20_000  # digits that parity is then learned from
     n_test: Count = 10_000
     data: str = "mnist"
 
@@ -66,13 +67,14 @@ def targets(y: Tensor | None, what: str) -> Tensor:
     return one_hot(y % 2 if what == "0/1" else y, 10).float()
 
 
-def scenario(digits: Data, clothes: Data, what: str, known: int, seed: int, n_test: int) -> Scenario:
-    """Task 0: clothes, and parity from a few digits; task 1: parity from all digits, with targets of this sort."""
-    few_clothes, few_digits = clothes.subset(known, n_test, seed), digits.subset(known, n_test, seed + 1)
+def scenario(digits: Data, clothes: Data, what: str, sizes: Sizes, seed: int) -> Scenario:
+    """Task 0: clothes, and parity from a few digits; task 1: parity from many digits, with targets of this sort."""
+    few_clothes, few_digits = clothes.subset(sizes.known, sizes.n_test, seed), digits.subset(sizes.known, sizes.n_test, seed)
+    many = digits.subset(sizes.n_train, None, seed)
     x = torch.cat([few_clothes.x, few_digits.x])
     y = torch.cat([targets(few_clothes.y, "digit"), parity(few_digits.y)])
     base = replace(few_clothes, x=x, y=y, y_test=targets(few_clothes.y_test, "digit"), name="clothes")
-    tuned = replace(few_digits, x=digits.x, y=targets(digits.y, what), y_test=parity(few_digits.y_test), name="parity")
+    tuned = replace(few_digits, x=many.x, y=targets(many.y, what), y_test=parity(few_digits.y_test), name="parity")
     return replace(sequence([base, tuned], kind="domain"), likelihood=AnyOf())
 
 
@@ -98,7 +100,7 @@ def compute(s: Setting) -> Computed:
     found: dict[str, list[list[float]]] = {way: [] for way in WAYS}
     runs: dict[str, list[Result]] = {way: [] for way in WAYS}
     for seed in range(sizes.seeds):
-        streams = {what: scenario(s.data, clothes, what, sizes.known, seed, sizes.n_test) for what, _ in WAYS.values()}
+        streams = {what: scenario(s.data, clothes, what, sizes, seed) for what, _ in WAYS.values()}
         base = s.train(f"base-{seed}", streams["parity"].first(1), Finetune(), seeds=[seed])
         theta, x = base.theta[0], streams["parity"].test(1)[0]
         bases.append(base)
@@ -148,13 +150,17 @@ def draw(report: Report, figure: Figure | None = None) -> Figure:
     return figure
 
 
+SKETCH = "target of this book, after a first sketch; the source shows curves of another network"
 SMALL: dict[str, Any] = {"steps": 300, "batch_size": 64, "optimizer": "adam", "lr": 1e-3}
 LRS = (1e-4, 3e-4, 1e-3, 3e-3)
 ANSWERS = Experiment(
     name="parity",
     title="Which right answer fine-tuning moves to, and what it forgets on the way",
     source="after the toy problem of Shenfeld et al. 2025 (arXiv:2509.04259)",
-    reference={},
+    reference={
+        "labels 0 and 1: clothes": Reference("<=", 40.0, SKETCH),
+        "own right answers: clothes": Reference(">=", 45.0, SKETCH),
+    },
     sizes={
         "quick": Sizes(**SMALL, seeds=2, hidden=(50,), known=300, lrs=(1e-3, 1e-2), tuned_steps=(100,)),
         "book": Sizes(**SMALL | {"steps": 600}, seeds=5, hidden=(256, 256), lrs=LRS, tuned_steps=(300, 1000)),

@@ -233,15 +233,16 @@ TUNED = {
     "book": Tuned(**HOW, **FULL, base="book", seeds=5, steps=300, batch_size=16),
     "paper": Tuned(**HOW, **FULL, base="paper", seeds=10, width=256, depth=6, context=256, steps=2000, batch_size=64),
 }
+SOURCE = "this book; nothing published to compare with"
 LANGUAGE = (
     Experiment(
-        name="lm-base", title="A small language model of the prose in Python's own library", source="this book",
+        name="lm-base", title="A small language model of the prose in Python's own library", source=SOURCE,
         reference={}, sizes=SIZES, compute=train_base, draw=draw_base, unit="nats",
         notes="Text: docstrings and help topics of the Python that computed it, one character a token. The array theta holds "
         "the weights in half precision, with which both numbers were measured.",
     ),
     Experiment(
-        name="lm-finetuning", title="Fine-tuning the small language model on code", source="this book",
+        name="lm-finetuning", title="Fine-tuning the small language model on code", source=SOURCE,
         reference={}, sizes=TUNED, compute=fine_tune, draw=draw, unit="nats",
         notes="One base, and several fine-tunings of it that differ in the order of the data and in what the method draws. The "
         "arrays front/... hold the strength, nats a character of prose and of code [strengths, seeds, 3]. recovery: the same "
