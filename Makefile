@@ -8,19 +8,22 @@ PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf repository test figures test-mnist test-oldest test-bands test-colab lint fuzz benchmark gpu gpu-wheels clean
+.PHONY: help book pdf slides repository test figures test-mnist test-oldest test-bands test-colab lint fuzz benchmark gpu gpu-wheels clean
 .DELETE_ON_ERROR:
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-book: $(INSTALLED)  ## build the book from the stored outputs into _build/html
+book: $(INSTALLED)  ## build the book from the stored outputs into _build/html (SOLUTIONS=0: without those of the exercises)
 	@rm -rf _build/html _build/.doctrees  # a page that warned once must warn again
 	@$(BIN)/jupyter-book build . -W -n --keep-going
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
 pdf: $(INSTALLED)  ## the whole book as one PDF, _build/clbook.pdf; needs Chromium or Chrome
 	@$(BIN)/python book/pdf.py
+
+slides: $(INSTALLED)  ## every figure of the book with its caption, into _build/slides
+	@$(BIN)/python book/slides.py
 
 repository:  ## set where the repository lives, in every file: make repository URL=https://github.com/you/your-book
 	@python3 book/repository.py $(URL)

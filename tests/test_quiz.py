@@ -145,7 +145,7 @@ def test_what_is_not_there_is_named(arguments: tuple[Any, ...], said: str) -> No
 
 STRANGE = four(
     {
-        "ask": 'Is "$a<b$" & `x < y && z` the same as <b>this</b>, by {eq}`eq-strange` in {ref}`the section <strange>`?',
+        "ask": '"Quoted" & is "$a<b$" & `x < y && z` the same as <b>this</b>, by {eq}`eq-strange` in {ref}`here <strange>`?',
         "answers": [
             {
                 "text": "It's \"so\": `<script>alert('&')</script>` & $\\frac{a}{b} < 1$",
@@ -188,7 +188,8 @@ def test_quotes_backticks_formulas_and_marks_come_out_as_they_are(tmp_path: Path
     first, second = questions[:2]
     legend = first.find("legend")
     assert [c.get_text() for c in legend.find_all("code")] == ["x < y && z"]
-    assert legend.select_one(".math").get_text() == r"\(a<b\)" and "&" in legend.get_text()
+    assert legend.select_one(".math").get_text() == r"\(a<b\)" and legend.get_text().startswith("“Quoted” & is “")
+    assert [q.legend.get_text() for q in questions[1:]] == ["Is it?"] * 3
     assert [a["href"] for a in legend.find_all("a")] == ["#equation-eq-strange", "#strange"]
     assert "Several answers are right." in legend.get_text() and "Several" not in second.get_text()
 
@@ -218,13 +219,10 @@ def test_quotes_backticks_formulas_and_marks_come_out_as_they_are(tmp_path: Path
     [
         (four(), "```{quiz} strnage\n```\n", "no quiz 'strnage': those of book/quizzes are strange"),
         (four() | {"titel": "x"}, None, "strange.yml: titel is not known here"),
-        ("title: a: b", None, "strange.yml is no YAML"),
         (four({**QUESTION, "ask": "One.\n\nTwo."}), None, "question 1 must be one paragraph"),
-        (four({**QUESTION, "ask": "* one"}), None, "question 1 must be one paragraph"),
         (four(of(YES, {**NO, "text": "{ref}`x <strange>`"})), None, "answer b must hold no link"),
-        (four({**QUESTION, "ask": "By {eq}`eq-nowhere`?"}), None, "eq-nowhere"),
     ],
-    ids=["unknown", "schema", "yaml", "two paragraphs", "a list", "a link to click", "a reference to nothing"],
+    ids=["unknown", "schema", "two paragraphs", "a link to click"],
 )  # fmt: skip
 def test_a_quiz_that_cannot_be_stops_the_build(tmp_path: Path, data: Any, page: str | None, said: str) -> None:
     done, _ = built(tmp_path, data, page) if page else built(tmp_path, data)

@@ -55,22 +55,29 @@ def packaged(folder: Path = FOLDER) -> str:
 # Pages -----------------------------------------------------------------------------------------------------------------
 
 
-class Tag(nodes.TextElement):  # for links may stand in nothing else
+class Block(nodes.Element):
     """An HTML element that docutils has no node for: its name in `tag`, its attributes in `named`."""
 
 
-def tag(name: str, /, *children: nodes.Node, **attributes: str) -> Tag:
-    classes = attributes.pop("class_", "").split()
-    named = {key.replace("_", "-"): value for key, value in attributes.items()}
-    return Tag("", "", *children, tag=name, named=named, classes=classes)
+class Line(nodes.TextElement):
+    """One that holds words and links. Quotation marks are opened and closed within it."""
 
 
-def visit(translator: Any, node: Tag) -> None:
+WITH_WORDS = ("legend", "li", "span", "strong", "summary")
+
+
+def tag(name: str, /, *children: nodes.Node, **attributes: str) -> Block | Line:
+    named = {key.replace("_", "-"): value for key, value in attributes.items() if key != "class_"}
+    kept = {"tag": name, "named": named, "classes": attributes.get("class_", "").split()}
+    return Line("", "", *children, **kept) if name in WITH_WORDS else Block("", *children, **kept)
+
+
+def visit(translator: Any, node: Block | Line) -> None:
     write = translator.emptytag if node["tag"] == "input" else translator.starttag
     translator.body.append(write(node, node["tag"], "", **node["named"]))
 
 
-def depart(translator: Any, node: Tag) -> None:
+def depart(translator: Any, node: Block | Line) -> None:
     if node["tag"] != "input":
         translator.body.append(f"</{node['tag']}>")
 
@@ -89,7 +96,7 @@ class QuizDirective(SphinxDirective):
         questions = [self.question(name, n, question) for n, question in enumerate(quiz.questions, 1)]
         return [tag("div", *questions, class_="quiz")]
 
-    def question(self, name: str, number: int, question: Question) -> Tag:
+    def question(self, name: str, number: int, question: Question) -> Block | Line:
         several = len(question.right) > 1
         where = f"{name}.yml, question {number}"
         hint = [tag("span", nodes.Text(" Several answers are right."), class_="quiz-several")] if several else []
@@ -126,12 +133,13 @@ def add_files(app: Sphinx, page: str, template: str, context: dict[str, Any], do
         app.add_js_file("quiz.js", loading_method="defer")
 
 
-def held(doctree: nodes.document) -> Iterator[Tag]:
-    return (node for node in doctree.findall(Tag) if "quiz" in node["classes"])
+def held(doctree: nodes.document) -> Iterator[Block]:
+    return (node for node in doctree.findall(Block) if "quiz" in node["classes"])
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.add_node(Tag, html=(visit, depart))
+    for node in (Block, Line):
+        app.add_node(node, html=(visit, depart))
     app.add_directive("quiz", QuizDirective)
     app.connect("html-page-context", add_files)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
