@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from clbook.checks import Count, InputError, Positive
+from clbook.checks import Count, InputError
 from clbook.method import Method, Rng, State, Update
 from clbook.net import Net
 from clbook.scenarios import Scenario, Task
@@ -17,7 +17,7 @@ from clbook.scenarios import Scenario, Task
 class LowRank(nn.Module):
     """A Linear layer and what is added: x -> W x + b + (alpha / rank) B A x, with A [rank, in] drawn and B [out, rank] zero."""
 
-    def __init__(self, layer: nn.Linear, rank: int, alpha: float) -> None:
+    def __init__(self, layer: nn.Linear, rank: int, alpha: int) -> None:
         super().__init__()
         self.layer, self.scale = layer, alpha / rank
         self.A = nn.Linear(layer.in_features, rank, bias=False)
@@ -38,7 +38,8 @@ class LoRA(Method):
     was. All else is frozen to the last bit: W_0, biases, embeddings, norms. One pair of factors serves all tasks after the
     first, so what they learn for one task can be lost in the next.
 
-    `layers` names the layers that get factors; empty is all. alpha scales what is added: with Adam much as lr does.
+    `layers` names the layers that get factors; empty is all. alpha scales what is added, with Adam much as lr does; it is
+    a whole number, as it is part of the network that is trained.
 
     Raises InputError for a rank below 1, a network without Linear layers, and names that it does not have.
     Source: Hu et al. 2021 (arXiv:2106.09685), section 4. Book: notebooks/10_finetuning.
@@ -46,7 +47,7 @@ class LoRA(Method):
 
     keeps = ()
     rank: Count = 4
-    alpha: Positive = 4.0
+    alpha: Count = 4
     layers: tuple[str, ...] = ()
 
     def extend(self, net: Net, scenario: Scenario) -> Net:
