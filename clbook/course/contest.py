@@ -41,10 +41,10 @@ from clbook.method import Method
 from clbook.net import Net
 from clbook.runs import Runs
 from clbook.sampling import batches, generator
-from clbook.scenarios import Scenario, permuted
+from clbook.scenarios import Batch, Scenario, permuted
 
 Answers = dict[str, Any]
-CLASSES, SIDE, LINE, MOST = 10, 8, 120, 2**24
+CLASSES, SIDE, LINE, MOST, ENTRIES = 10, 8, 120, 2**24, 100
 CLOSE = 1e-4
 NOISE = 0.2
 
@@ -185,7 +185,7 @@ def _net(hidden: tuple[int, ...], example: Tensor) -> Net:
 
 
 def learn(method: Any, given: Answers) -> Answers:
-    """Train one task of every stream from theta and what was kept; theta and what is to be kept.
+    """Train one task of every stream from theta and the state; theta and the new state.
 
     Raises InputError for what is no method, and for one that changes the network or how it predicts: only theta is judged.
     """
@@ -198,9 +198,8 @@ def learn(method: Any, given: Answers) -> Answers:
         training = Training.of({n: given[n] for n in ("steps", "batch_size", "lr")} | {"optimizer": "sgd"})
         runs = _begun(method, s, k, net, scenario, torch.as_tensor(given[f"{s}/theta"]), state)
         _train(runs, scenario, k, training)
-        names = runs.state if method.keeps is None else method.keeps
         found[f"{s}/theta"] = runs.theta[0]
-        found |= {f"{s}/state/{n}": runs.state[n][0] for n in names}
+        found |= {f"{s}/state/{n}": v[0] for n, v in runs.state.items()}
     return found
 
 
@@ -223,6 +222,20 @@ def instance(target: Any) -> Method:
     return target
 
 
+@dataclass(frozen=True, eq=False)
+class OneTask(Scenario):
+    """A stream of which one task alone is there."""
+
+    def batch(self, task: int | Tensor, row: Tensor, seen: int | None = None) -> Batch:
+        there = [k for k, rows in enumerate(self.rows) if len(rows)]
+        if asked := set([task] if isinstance(task, int) else task.unique().tolist()) - set(there):
+            raise InputError(
+                f"samples of task {min(asked)} were asked for by number while task {there[0]} was trained. Only what lies "
+                "in the state itself is left of old tasks: keep the samples there, if they fit the budget"
+            )
+        return super().batch(task, row, seen)
+
+
 def _one_task(x: Tensor, y: Tensor, k: int, tasks: int) -> Scenario:
     """A stream of which only task k is there."""
     none, every = torch.zeros(0, dtype=torch.int64), torch.arange(len(x))
@@ -230,7 +243,7 @@ def _one_task(x: Tensor, y: Tensor, k: int, tasks: int) -> Scenario:
     rows, untested = tuple(every if j == k else none for j in range(tasks)), (none,) * tasks
     relabel = torch.arange(CLASSES).repeat(tasks, 1)
     mask = torch.ones(tasks, tasks, CLASSES, dtype=torch.bool)
-    return Scenario(data, rows, untested, relabel, mask, "domain", tuple(f"task {j}" for j in range(tasks)))
+    return OneTask(data, rows, untested, relabel, mask, "domain", tuple(f"task {j}" for j in range(tasks)))
 
 
 def _begun(method: Method, seed: int, k: int, net: Net, scenario: Scenario, theta: Tensor, state: dict[str, Tensor]) -> Runs:
@@ -296,21 +309,39 @@ def contract(answers: Answers) -> list[Verdict]:
 
 
 def kept(answer: Answers, s: int) -> dict[str, Tensor]:
-    """What the method kept of stream s, as tensors. Raises InputError for more than can be meant."""
+    """The state of the method on stream s, as tensors. Raises InputError for more than can be meant."""
     found = {n.removeprefix(f"{s}/state/"): v for n, v in answer.items() if n.startswith(f"{s}/state/")}
     for name, value in found.items():
         if not isinstance(value, np.ndarray):
-            raise InputError(f"state[{name!r}] is {short(value, 60)}; what is kept between tasks must be tensors")
+            raise InputError(f"state[{short(name, 40)}] is {short(value, 60)}; what is kept between tasks must be tensors")
+    if len(found) > ENTRIES or any(len(name) > ENTRIES for name in found):
+        raise InputError(f"the state has {len(found)} entries; at most {ENTRIES}, with names of at most {ENTRIES} letters")
     if (size := sum(v.nbytes for v in found.values())) > MOST:
         raise InputError(f"the method keeps {size:,} bytes between tasks, and more than {MOST:,} are not even tried")
     return {name: torch.as_tensor(value) for name, value in found.items()}
 
 
 def measured(answers: list[Answers]) -> int:
-    """The most bytes that the method kept of one stream between two tasks, counted here."""
+    """The most bytes that the method kept of one stream between two tasks, counted here. All of the state counts.
+
+    What says nothing does not: a second copy of an entry or of theta, and a tensor that holds one number throughout, such as
+    sums that were set to zero, which counts as that number and its shape.
+    """
     streams = {n.partition("/")[0] for answer in answers for n in answer if "/state/" in n}
-    sizes = [sum(v.nbytes for v in kept(a, int(s)).values()) for a in answers for s in streams if s.isdecimal()]
-    return max(sizes, default=0)
+    return max((_bytes(a, int(s)) for a in answers for s in streams if s.isdecimal()), default=0)
+
+
+def _bytes(answer: Answers, s: int) -> int:
+    theta = answer.get(f"{s}/theta")
+    known = {theta.tobytes()} if isinstance(theta, np.ndarray) else set()
+    total = 0
+    for tensor in kept(answer, s).values():
+        value = tensor.numpy()
+        if (content := value.tobytes()) not in known:
+            same = value.size > 0 and bool((value == value.flat[0]).all())
+            total += min(value.nbytes, value.itemsize + 8 * value.ndim) if same else value.nbytes
+        known.add(content)
+    return total
 
 
 def memory(answers: list[Answers], budget: int) -> Verdict:

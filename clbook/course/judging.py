@@ -60,7 +60,9 @@ def _trouble(answers: Answers, key: str, right: np.ndarray) -> str:
 
 def verdict(given: Any) -> Verdict:
     """A Verdict from what a judge returned for one criterion, its share kept within [0, 1]. NaN counts as nothing."""
-    found = given if isinstance(given, Verdict) else Verdict(*given)
-    share = float(found.share)
+    if not isinstance(given, Verdict):
+        criterion, share, *more = given
+        given = Verdict(str(criterion), float(share), *more)
+    share = given.share
     share = min(1.0, max(0.0, share)) if math.isfinite(share) else 0.0
-    return Verdict(str(found.criterion), share, str(found.message), dict(found.data))
+    return Verdict(str(given.criterion), share, str(given.message), dict(given.data))

@@ -154,10 +154,10 @@ class Handout:
 class Grade:
     """Grade all that a class handed in: each notebook or .py in FOLDER, or one folder per student.
 
-    Of a notebook only what the hidden checks ask for is run, in processes of its own with limits on time, memory, processes
-    and output. On Linux it has namespaces and Landlock around it: it reads what Python needs and nothing else, writes
-    to a folder that is gone afterwards, starts no program and has no network. It sees no expected value; its answers are numbers
-    that are judged in another process. How strong the walls are is tried and stands in every result.
+    Of a notebook only what the hidden checks ask for is run, in processes of its own with limits on time, memory, output and
+    the number of processes. On Linux there are namespaces and Landlock around them: they read what Python needs and nothing
+    else, write to a folder that is gone afterwards, start no program and have no network. They see no expected value; their
+    answers are numbers that are judged in another process. How strong the walls are is tried and stands in every result.
 
     This does not protect against: errors in the kernel; a submission that computes the right answers in another way than was
     meant; what two students agree upon; and, where no namespaces are allowed, processes that outlive their submission.

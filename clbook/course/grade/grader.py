@@ -7,13 +7,15 @@ import contextlib
 import hashlib
 import json
 import os
+import queue
 import secrets
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -103,30 +105,36 @@ class Grader:
         self.sha = hashlib.sha256(master.path.read_bytes()).hexdigest()
         self.code = digest(*CODE)
         self._names: dict[str, dict[str, Any]] = {}
-        self._forkers = threading.local()
+        self._idle: queue.LifoQueue[Forker] = queue.LifoQueue()
         self._started: list[Forker] = []
         self._lock, self._stopping = threading.Lock(), False
 
-    @property
-    def forker(self) -> Forker:
-        """The process that forks for this thread."""
-        if not hasattr(self._forkers, "one"):
+    @contextlib.contextmanager
+    def forker(self) -> Iterator[Forker]:
+        """A process that forks and that nobody else is using; a new one where all are busy."""
+        try:
+            one = self._idle.get_nowait()
+        except queue.Empty:
             one = Forker(self.master.imports)
-            one.start()
-            self._forkers.one = one
             self._started.append(one)
-        return self._forkers.one
+            one.start()
+        try:
+            yield one
+        finally:
+            self._idle.put(one)
 
-    @property
+    @cached_property
     def level(self) -> int:
-        offers = self.forker.offers
+        """How strong the walls are on this machine, from 1 to 3."""
+        with self.forker() as forker:
+            offers = forker.offers
         return 1 if not offers["landlock"] else 3 if offers["namespaces"] else 2
 
     def stop(self) -> None:
         """End the processes; what is under way is not kept."""
         self._stopping = True
         for forker in self._started:
-            forker.stop()
+            forker.close()
 
     def grade(self, submission: Submission) -> Entry:
         """The entry of one submission: the one that is kept, if there is one of the same bytes, master, seed and code."""
@@ -199,7 +207,8 @@ class Grader:
             "cells": {str(n): source for n, source in submission.sources.items() if n in used},
             "picked": [[s.cell, s.index] for s in picked],
         }  # fmt: skip
-        return self.forker.run(wire.pack(words, given or {}), self.limits)
+        with self.forker() as forker:
+            return forker.run(wire.pack(words, given or {}), self.limits)
 
     def _judge(self, hidden: Hidden, seed: int, answers: Any, checked: Checked) -> None:
         said = [verdict(v) for v in self._call(hidden, "judge", answers, seed)]

@@ -21,7 +21,7 @@ from typing import Any
 
 from clbook.checks import InputError
 from clbook.course.grade import wire
-from clbook.course.grade.forker import anonymous, descendants
+from clbook.course.grade.forker import NO_WALLS, anonymous, descendants
 from clbook.course.grade.sandbox import PROCESSES
 
 START, TICK, GRACE = 180.0, 0.05, 10.0  # seconds
@@ -107,6 +107,10 @@ class Forker:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+    def close(self) -> None:
+        """End the process for good."""
+        self.stop()
 
     def run(self, job: bytes, limits: Limits) -> Outcome:
         """Run one job within walls. Whatever it does, this returns."""
@@ -263,7 +267,7 @@ class _Watch:
             return KILLED
         if ended["exit"] == -signal.SIGKILL and ended["cpu"] > self.limits.seconds:
             return self._too_long
-        if ended["exit"] == 99:
+        if ended["exit"] == NO_WALLS:
             return "the walls around it could not be built, and so it was not run"
         if ended["exit"] < 0:
             with contextlib.suppress(ValueError):

@@ -215,10 +215,10 @@ def gradescope_results(grades: Grades, entry: Entry) -> dict[str, Any]:
 
 
 def fill_canvas(grades: Grades, export: Path) -> tuple[str, list[str]]:
-    """The teacher's own export of Canvas's gradebook with the points of this assignment, and what is to be said of it.
+    """The teacher's export of Canvas's gradebook with this assignment's points in it, and what is to be said of it.
 
-    The column is the one with the assignment's title, which Canvas follows by a number in brackets, else a new one. A student is
-    known by ID, SIS User ID, SIS Login ID or name, or by the name that Canvas gives to a downloaded file. Raises InputError.
+    The column is the one with the assignment's title, which Canvas follows by a number in brackets, else a new one. A student
+    is known by ID, SIS User ID, SIS Login ID or name, or by the name that Canvas gives to a downloaded file. Raises InputError.
     """
     try:
         rows = list(csv.reader(io.StringIO(export.read_text(encoding="utf-8-sig"))))

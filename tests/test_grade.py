@@ -1,0 +1,827 @@
+"""`clbook grade`: what is handed in can do no harm, gets what it is worth, and touches nobody else's grade."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from small import refused
+from test_master import notebook
+
+import clbook
+from clbook import InputError, methods
+from clbook.course import contest, judging, leaderboard, master
+from clbook.course.grade import grader, pool, report, sandbox, submission, wire
+from clbook.course.grade.grader import Entry, Grades
+from clbook.course.leaderboard import Row, ranked
+from clbook.lab.cli import main
+
+sys.path.insert(0, str(Path(__file__).parent / "grading"))
+import hostile
+from assignments import CONTEST, CUBE, FRAUDS, IMPORTS, MINE, NOTHING, SQUARES
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the walls are Linux's")
+
+LIMITS = {"assignment": "squares", "seconds": 1, "memory_mb": 100}
+
+
+def a_master(folder: Path, parts: list[tuple[str, str]] | None = None, said: Any = LIMITS) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "master.ipynb").write_text(json.dumps(notebook(parts or SQUARES, said)))
+    return folder
+
+
+def left(pid: int) -> list[int]:
+    """The processes below this one that have not ended, and do not within five seconds."""
+    end = time.monotonic() + 5
+    while (found := running(pid)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
+def running(pid: int) -> list[int]:
+    """The processes below this one that have not ended."""
+    found = []
+    for one in pool.descendants(pid):
+        try:
+            stat = Path(f"/proc/{one}/stat").read_text()
+        except OSError:
+            continue
+        found += [one] if stat.rpartition(")")[2].split()[0] not in "ZX" else []
+    return found
+
+
+@dataclass
+class Class:
+    """What a folder of submissions became: the grades, where they are, and what was there before."""
+
+    grades: Grades
+    out: Path
+    outside: Path
+    called: list[int]
+
+    def entry(self, student: str) -> Entry:
+        return next(e for e in self.grades.entries if e.student == student)
+
+    def check(self, student: str, name: str = "square") -> grader.Checked:
+        return next(c for c in self.entry(student).checks if c.name == name)
+
+
+class Warm(pool.Forker):
+    """A process that several tests take in turns, since starting one takes seconds."""
+
+    idle: ClassVar[list[Warm]] = []
+
+    def start(self) -> None:
+        if self.process is None:
+            super().start()
+
+    def close(self) -> None:
+        if self not in self.idle:
+            self.idle.append(self)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm() -> Iterator[None]:
+    """Let all graders of these tests share their processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grader, "Forker", lambda imports: Warm.idle.pop() if Warm.idle else Warm())
+        yield
+    for one in Warm.idle:
+        one.stop()
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Class]:
+    """All hostile submissions and some honest ones, graded once by the command."""
+    root = tmp_path_factory.mktemp("room")
+    one = Warm()
+    one.start()
+    one.close()
+    if not one.offers["landlock"] or not (one.offers["namespaces"] or one.offers["landlock"] >= 6):
+        pytest.skip("hostile code is not run without walls: this kernel offers neither namespaces nor Landlock 6")
+    folder, outside, place = root / "in", root / "outside", a_master(root / "squares")
+    for made in (folder, outside):
+        made.mkdir()
+        made.chmod(0o777)
+    called: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.05)
+        words = {
+            "MASTER_FILE": place / "master.ipynb",
+            "CLASS_FOLDER": folder,
+            "OUTSIDE": outside,
+            "PORT": server.getsockname()[1],
+        }
+        for name, (_, source) in hostile.CASES.items():
+            for key, value in words.items():
+                source = source.replace(key, str(value))
+            (folder / f"{name}.py").write_text(source + CUBE)
+        for name, (_, content) in hostile.FILES.items():
+            (folder / name).write_bytes(content)
+        for name in hostile.NAMES:
+            (folder / f"{name}.py").write_text(hostile.HONEST + CUBE)
+        for name in ("Ada", "zoë"):
+            (folder / f"{name}.py").write_text(hostile.HONEST + CUBE)
+        (folder / "a link.py").symlink_to(place / "master.ipynb")
+        os.mkfifo(folder / "a pipe.py")
+        (folder / "two files").mkdir()
+        for name in ("one.py", "two.py"):
+            (folder / "two files" / name).write_text(hostile.HONEST)
+        (folder / "one folder").mkdir()
+        (folder / "one folder" / "my work.py").write_text(hostile.HONEST + CUBE)
+        (folder / "notes.txt").write_text("no submission")
+        before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        out = root / "out"
+        line = ["grade", str(folder), "--assignment", str(place), "--seed", "5", "--out", str(out), "--gradescope", "--quiet"]
+        assert main(line) == 0
+        try:
+            called.append(server.accept()[1][1])
+        except TimeoutError:
+            pass
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    yield Class(report.read(out), out, outside, called)
+
+
+@pytest.mark.parametrize("case", hostile.CASES)
+def test_harm_comes_to_nothing_and_is_named(case: str, room: Class) -> None:
+    said, _ = hostile.CASES[case]
+    checked = room.check(case)
+    words = " ".join([checked.reason, *(c["message"] for c in checked.criteria), *room.entry(case).notes])
+    if said:
+        assert checked.score == 0 and re.search(said, words), (checked.score, words)
+    else:
+        assert checked.score == checked.points, words
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(hostile.CASES) + len(hostile.FILES) >= 30
+
+
+@pytest.mark.parametrize("student", ["Ada", "zoë", *hostile.NAMES, "one folder"])
+def test_nobody_elses_grade_is_touched(student: str, room: Class) -> None:
+    assert (room.entry(student).score, room.entry(student).trouble) == (5.0, "")
+
+
+def test_what_the_attack_is_not_about_is_graded_all_the_same(room: Class) -> None:
+    lost = [name for name in hostile.CASES if room.check(name, "cube").score < 3]
+    assert set(lost) <= {"loops for ever at the top", "replaces clbook"}, lost
+
+
+@pytest.mark.parametrize("name", hostile.FILES)
+def test_what_cannot_be_read_is_an_entry_with_the_reason(name: str, room: Class) -> None:
+    entry = room.entry(Path(name).stem)
+    assert entry.score == 0 and re.search(hostile.FILES[name][0], " ".join([entry.trouble, entry.checks[0].reason]))
+
+
+def test_links_pipes_and_several_files_are_not_read(room: Class) -> None:
+    assert "is a link" in room.entry("a link").trouble
+    assert "is no file" in room.entry("a pipe").trouble
+    assert "2 files that could be it (one.py, two.py)" in room.entry("two files").trouble
+    assert room.grades.left_out == ["notes.txt"]
+
+
+def test_nothing_was_written_elsewhere_and_nobody_was_called(room: Class) -> None:
+    assert list(room.outside.iterdir()) == [] and room.called == []
+
+
+def test_no_process_outlives_the_grading(room: Class) -> None:
+    assert Warm.idle
+    for forker in Warm.idle:
+        assert forker.process is not None and left(forker.process.pid) == []
+
+
+# reports ----------------------------------------------------------------------------------------------------------------------
+
+
+class Tags(HTMLParser):
+    """The tags of a page, with their attributes, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_no_page_holds_anything_but_text_of_what_was_handed_in(room: Class) -> None:
+    pages = [*(room.out / "reports").iterdir(), room.out / "index.html"]
+    assert len(pages) == len(room.grades.entries) + 1
+    for path in pages:
+        page = Tags(path.read_text(encoding="utf-8"))
+        assert not {t for t, _ in page.tags} & {"script", "img", "iframe", "object", "form", "base"}, path
+        for _, attributes in page.tags:
+            assert not any(name.startswith("on") or name in ("src", "action") for name in attributes)
+            assert re.match(r"reports/[\w.,@ %-]+\.html$", attributes.get("href") or "reports/x.html")
+        assert "\x1b" not in page.text and "\u202e" not in page.text
+    printed = Tags((room.out / "reports" / "prints a page.html").read_text())
+    assert "<script>alert(1)</script>" in printed.text and "5 of 5 points" in printed.text
+
+
+def test_a_page_tells_what_is_missing(room: Class) -> None:
+    page = Tags((room.out / "reports" / "answers another shape.html").read_text()).text
+    assert "3 of 5 points" in page and "x has the shape [2], and [] was expected" in page and "level" in page
+
+
+def test_no_cell_of_a_table_is_a_formula(room: Class) -> None:
+    with (room.out / "grades.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(room.grades.entries)
+    assert not any(cell.lstrip()[:1] in "=+-@" for row in rows for cell in row.values() if cell)
+    ada = next(row for row in rows if row["student"] == "Ada")
+    assert (ada["score"], ada["points"], ada["square"], ada["cube"]) == ("5.0", "5.0", "2.0", "3.0")
+
+
+def test_every_file_lies_where_it_belongs(room: Class) -> None:
+    names = [report.file_name(e.student) for e in room.grades.entries]
+    assert len(set(names)) == len(names) and all(re.fullmatch(r"[\w.,@ -]{1,80}", n, re.ASCII) for n in names)
+    assert not {".", ".."} & set(names)
+    assert sorted(p.name for p in (room.out / "gradescope").iterdir()) == sorted(names)
+
+
+def test_gradescope_gets_what_it_reads(room: Class) -> None:
+    found = json.loads((room.out / "gradescope" / "answers NaN" / "results.json").read_text())
+    assert found["score"] == 3 == sum(t["score"] for t in found["tests"]) and isinstance(found["execution_time"], int)
+    assert [(t["name"], t["max_score"], t["status"]) for t in found["tests"]] == [
+        ("square", 2, "failed"),
+        ("cube", 3, "passed"),
+    ]
+    assert "NaN" in found["tests"][0]["output"] and found["visibility"] == "visible"
+
+
+def test_the_level_of_the_walls_stands_in_every_result(room: Class) -> None:
+    assert room.grades.isolation in grader.LEVELS.values()
+    assert {e.isolation for e in room.grades.entries} == {room.grades.isolation}
+
+
+EXPORT = """\ufeffStudent,ID,SIS User ID,SIS Login ID,Section,Squares (77),Other (78)
+    Points Possible,,,,,5,10
+"Lovelace, Ada",101,s-1,ada@x.org,A,,4
+"Noether, Emmy",102,s-2,emmy,A,,5
+"Hopper, Grace",103,s-3,grace,A,,6
+"Doe, John",104,s-4,jdoe,A,,
+"Doe, John",105,s-5,jdoe2,B,,
+Student of another course,106,,x,B,,
+"""
+
+
+def graded(*students: str) -> Grades:
+    entries = [Entry(s, f"{s}.py", 2.5, 5.0, "level 3") for s in students]
+    return Grades("squares", "Squares", 5.0, 1, "level 3", entries)
+
+
+def test_canvas_gets_its_own_table_back_with_the_points_in_it(tmp_path: Path) -> None:
+    (tmp_path / "export.csv").write_text(EXPORT, encoding="utf-8")
+    names = ["Ada Lovelace", "noetheremmy_102_9999_student", "s-3", "John Doe", "nobody"]
+    filled, said = report.fill_canvas(graded(*names), tmp_path / "export.csv")
+    rows = list(csv.reader(filled.splitlines()))
+    assert rows[0] == ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", "Squares (77)", "Other (78)"]
+    assert [row[5] for row in rows[1:]] == ["5", "2.5", "2.5", "2.5", "", "", ""]
+    assert [row[6] for row in rows[1:]] == ["10", "4", "5", "6", "", "", ""]
+    assert [line.rpartition(": ")[2] for line in said] == ["John Doe", "nobody"]
+
+
+def test_canvas_gets_a_new_column_where_it_has_none(tmp_path: Path) -> None:
+    (tmp_path / "export.csv").write_text(EXPORT.replace("Squares (77)", "Cubes (77)"), encoding="utf-8")
+    filled, _ = report.fill_canvas(graded("emmy"), tmp_path / "export.csv")
+    rows = list(csv.reader(filled.splitlines()))
+    assert rows[0][-1] == "Squares" and rows[1][-1] == "5" and rows[3][-1] == "2.5"
+
+
+def test_two_who_would_get_the_same_row_get_none(tmp_path: Path) -> None:
+    (tmp_path / "export.csv").write_text(EXPORT, encoding="utf-8")
+    filled, said = report.fill_canvas(graded("emmy", "s-2"), tmp_path / "export.csv")
+    assert list(csv.reader(filled.splitlines()))[3][5] == "" and len(said) == 2
+
+
+def test_another_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "export.csv").write_text("Name,Points\nAda,3\n")
+    with refused("no export of Canvas's gradebook"):
+        report.fill_canvas(graded("Ada"), tmp_path / "export.csv")
+
+
+# notebooks as students leave them ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grader.Grader]:
+    """A grader of the squares, for what is handed in one by one."""
+    folder = a_master(tmp_path_factory.mktemp("engine") / "squares", said=LIMITS | {"seconds": 5})
+    found = grader.Grader(master.read(folder), 7)
+    yield found
+    found.stop()
+
+
+def handed_in(*cells: str) -> submission.Submission:
+    content = json.dumps(notebook([("code", c) for c in cells])).encode()
+    return submission.Submission.of("Ada", "Ada.ipynb", content)
+
+
+SQUARE, WRONG, OWN_CUBE = (
+    "def square(x):\n    return x * x",
+    "def square(x):\n    return x + x",
+    "def cube(x):\n    return x * square(x)",
+)
+SURVIVE = {
+    "as it should be": (SQUARE, OWN_CUBE),
+    "reordered": (OWN_CUBE, SQUARE),
+    "duplicated, the last one right": (WRONG, OWN_CUBE, SQUARE),
+    "other cells around": ("import os\nprint(os.getcwd())", SQUARE, "1 / 0", OWN_CUBE, "result = square(10**9)"),
+    "a cell that is no Python": (SQUARE, "def broken(:", OWN_CUBE),
+    "magics": ("%matplotlib inline\n!ls", SQUARE, "%%time\nx = 1", OWN_CUBE, "square?"),
+    "its check changed": (SQUARE, OWN_CUBE, "# CHECK square\ndef square(x):\n    return 0"),
+    "in one cell": (f"{SQUARE}\n\n\n{OWN_CUBE}\n\nfor i in range(3):\n    print(square(i))",),
+    "used before it is there": ("answer = square(3)\ndef cube(x):\n    return x * square(x) + 0 * answer", SQUARE),
+    "lambdas and tensors": ("import torch\nsquare = lambda x: torch.tensor(float(x)) ** 2", OWN_CUBE),
+    "from the future": ("from __future__ import annotations\ndef square(x: nothing) -> nowhere:\n    return x * x", OWN_CUBE),
+    "with a dataclass": (
+        "from dataclasses import dataclass\n@dataclass\nclass P:\n    n: int = 2",
+        "p = P()\ndef square(x):\n    return x**p.n",
+        OWN_CUBE,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", SURVIVE)
+def test_a_right_notebook_is_right_however_it_is_arranged(how: str, engine: grader.Grader) -> None:
+    entry = engine.grade(handed_in(*SURVIVE[how]))
+    assert entry.score == 5, [c.reason for c in entry.checks]
+
+
+def test_the_last_definition_wins(engine: grader.Grader) -> None:
+    assert engine.grade(handed_in(SQUARE, OWN_CUBE, WRONG)).checks[0].score == 0
+
+
+def test_deleted_cells_cost_what_they_held_and_no_more(engine: grader.Grader) -> None:
+    entry = engine.grade(handed_in(SQUARE))
+    assert [c.score for c in entry.checks] == [2, 0] and "there is no cube in what was handed in" in entry.checks[1].reason
+
+
+def test_a_cell_that_raises_is_said_with_its_line_and_the_rest_goes_on(engine: grader.Grader) -> None:
+    entry = engine.grade(handed_in("shift = 1\nshift = 1 / 0", f"{SQUARE} + shift - shift", OWN_CUBE))
+    assert entry.score == 5 and "cell 1, line 2: ZeroDivisionError: division by zero" in entry.notes
+
+
+def test_what_is_not_written_yet_is_called_that(engine: grader.Grader) -> None:
+    entry = engine.grade(handed_in('def square(x):\n    """Twice."""\n    ...  # your code'))
+    assert entry.checks[0].reason == "square is not written yet"
+
+
+def test_what_nobody_asks_for_is_not_run(engine: grader.Grader) -> None:
+    slow = "import time\nresult = [time.sleep(60) for _ in range(square(9))]\nplot = show(result)"
+    entry = engine.grade(handed_in(SQUARE, OWN_CUBE, slow))
+    assert entry.score == 5 and entry.notes == []
+
+
+def test_shares_are_shares_of_the_points(engine: grader.Grader) -> None:
+    entry = engine.grade(handed_in(SQUARE, "def cube(x):\n    return x + 1"))
+    assert [c.score for c in entry.checks] == [2, 1.5]
+
+
+# the seed, what is kept, and what is refused ----------------------------------------------------------------------------------
+
+
+def run(folder: Path, out: Path, *more: str) -> int:
+    return main(
+        ["grade", str(folder / "in"), "--assignment", str(folder / "squares"), "--out", str(out), "--workers", "1", *more]
+    )
+
+
+@pytest.fixture
+def small_class(tmp_path: Path) -> Path:
+    a_master(tmp_path / "squares", said=LIMITS | {"seconds": 5})
+    (tmp_path / "in").mkdir()
+    for name in ("Ada", "Bob"):
+        (tmp_path / "in" / f"{name}.py").write_text(f"{SQUARE}\n{CUBE}")
+    return tmp_path
+
+
+def test_interrupted_it_goes_on_where_it_was(small_class: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    out, asked = small_class / "out", list[str]()
+    check = grader.Grader.check
+
+    def counted(self: grader.Grader, hidden: master.Hidden, handed: submission.Submission) -> Any:
+        asked.append(handed.student)
+        if handed.student == "Bob" and asked.count("Bob") == 1:
+            raise KeyboardInterrupt
+        return check(self, hidden, handed)
+
+    monkeypatch.setattr(grader.Grader, "check", counted)
+    (small_class / "in" / "Bob.py").write_text(f"{SQUARE}\n{CUBE}# Bob\n")
+    assert run(small_class, out) == 130 and not (out / "grades.json").exists()
+    assert "goes on where it was" in capsys.readouterr().err
+    assert run(small_class, out) == 0
+    assert asked.count("Ada") == 2 and asked.count("Bob") == 3, "two checks each, and the one that was interrupted"
+    assert asked.count("the master's solution") == 2
+    first = report.read(out)
+    assert run(small_class, out) == 0 and len(asked) == 7 and report.read(out) == first
+    (small_class / "in" / "Ada.py").write_text(f"{WRONG}\n{CUBE}")
+    assert run(small_class, out) == 0 and len(asked) == 9
+    assert {e.student: e.score for e in report.read(out).entries} == {"Ada": 3, "Bob": 5}
+    assert run(small_class, out, "--seed", "9") == 0 and len(asked) == 15, "another seed asks for other numbers"
+
+
+def test_the_seed_cannot_be_guessed_and_is_kept(small_class: Path) -> None:
+    seeds = []
+    for name in ("one", "one", "two"):
+        assert run(small_class, small_class / name) == 0
+        seeds.append(report.read(small_class / name).seed)
+    assert seeds[0] == seeds[1] != seeds[2]
+
+
+def test_a_master_whose_own_solution_fails_grades_nobody(small_class: Path, capsys: Any) -> None:
+    wrong = [
+        (k, s.replace("square(3)]", "x").replace("THE_RIGHT_ANSWER = square(3)", "THE_RIGHT_ANSWER = 8")) for k, s in SQUARES
+    ]
+    a_master(small_class / "squares", wrong)
+    assert run(small_class, small_class / "out") == 2
+    said = capsys.readouterr().err
+    assert "the master's own solution gets 0 of 2 at '# HIDDEN square'" in said and "8 was expected" in said
+
+
+def test_a_master_that_cannot_be_executed_says_where(small_class: Path, capsys: Any) -> None:
+    a_master(
+        small_class / "squares",
+        [(k, s.replace("THE_RIGHT_ANSWER = square(3)", "THE_RIGHT_ANSWER = 1 / 0")) for k, s in SQUARES],
+    )
+    assert run(small_class, small_class / "out") == 2
+    assert "cell 6, # HIDDEN square: ZeroDivisionError" in capsys.readouterr().err
+
+
+class Bare(pool.Forker):
+    """A process on a machine that offers no walls, started anew and ended for good."""
+
+    def start(self) -> None:
+        super().start()
+        self.offers = {"namespaces": 0, "landlock": 0, "limits": 1}
+
+
+def test_without_a_sandbox_trust_must_be_said(small_class: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(grader, "Forker", lambda imports: Bare())
+    assert run(small_class, small_class / "out") == 2
+    assert "--trust-submissions" in capsys.readouterr().err
+    assert run(small_class, small_class / "out", "--trust-submissions") == 0
+    assert {e.score for e in report.read(small_class / "out").entries} == {5}
+    assert "no sandbox" in report.read(small_class / "out").isolation
+
+
+DAEMONS = """
+import os, time
+def square(x):
+    for i in range(3):
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                time.sleep(1000)
+            os._exit(0)
+    time.sleep(0.2)
+    return x * x
+"""
+ASKING = "def ask(student, seed):\n    return {'x': student.square(3)}"
+
+
+@pytest.mark.parametrize("offers", [{"namespaces": 0}, {"landlock": 0}], ids=["no namespaces", "no Landlock"])
+def test_with_weaker_walls_processes_are_still_ended(offers: dict[str, int], engine: grader.Grader, tmp_path: Path) -> None:
+    weak = Warm.idle.pop() if Warm.idle else Warm()
+    weak.start()
+    strong = dict(weak.offers)
+    weak.offers |= offers
+    words = {"seed": 0, "given": False, "cells": {"1": DAEMONS}, "picked": [[1, 0], [1, 1]], "asking": ASKING}
+    assert weak.process is not None
+    outcome = weak.run(wire.pack(words, {}), pool.Limits(5, 300))
+    assert outcome.answers == {"x": 9} and left(weak.process.pid) == []
+    weak.offers = strong
+    weak.close()
+
+
+def test_submissions_may_not_lie_where_every_submission_reads(small_class: Path) -> None:
+    inside = Path(sandbox.readable()[0])
+    with refused("which every submission may read"):
+        grader._apart(inside, small_class)
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path, capsys: Any) -> None:
+    a_master(tmp_path / "squares")
+    (tmp_path / "in").mkdir()
+    assert run(tmp_path, tmp_path / "out") == 2
+    assert "no .ipynb, no .py and no folder" in capsys.readouterr().err
+
+
+# messages ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_message_brings_back_what_was_packed() -> None:
+    given = {
+        "a": np.arange(6, dtype=np.int32).reshape(2, 3),
+        "b": 1.5,
+        "c": "x",
+        "d": True,
+        "e": np.zeros((0, 4)),
+        "f": [1.0, 2.0],
+    }
+    words, found = wire.unpack(wire.pack({"k": [1]}, given))
+    assert words == {"k": [1]} and (found["b"], found["c"], found["d"]) == (1.5, "x", True)
+    for name in "aef":
+        np.testing.assert_array_equal(found[name], np.asarray(given[name]))
+        assert found[name].dtype == np.asarray(given[name]).dtype
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_a_damaged_message_is_refused_or_still_plain(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    message = bytearray(wire.pack({}, {"a": np.arange(4.0), "b": "word", "c": np.array([True, False])}))
+    for _ in range(rng.integers(1, 4)):
+        message[rng.integers(len(message))] = rng.integers(256)
+    try:
+        _, found = wire.unpack(bytes(message[: rng.integers(len(message) + 1)] if seed % 3 == 0 else message))
+    except InputError:
+        return
+    assert all(isinstance(v, np.ndarray | str | int | float) for v in found.values())
+
+
+# the contest ------------------------------------------------------------------------------------------------------------------
+
+SMALL = contest.Contest((3, 4), tasks=3, samples=60, test_samples=50, hidden=(12,), steps=12, batch_size=8)
+
+
+def learned(method: Any, game: contest.Contest = SMALL, source: str = "method = 1") -> list[dict[str, Any]]:
+    """The rounds of a contest, through messages as they go to another process and come back."""
+    earlier: list[dict[str, Any]] = []
+    while (given := game.give(earlier)) is not None:
+        _, given = wire.unpack(wire.pack({}, given))
+        _, answers = wire.unpack(wire.pack({}, contest.learn(method, given)))
+        earlier.append(answers | {"source": source})
+    return earlier
+
+
+@pytest.mark.parametrize(
+    "method", [methods.Finetune(), methods.EWC(lam=5.0), methods.SI(lam=1.0), methods.L2(lam=0.1)], ids=lambda m: m.label
+)
+def test_task_by_task_in_other_processes_is_the_same_as_one_run(method: clbook.Method) -> None:
+    R = SMALL.R(learned(method))
+    for s, stream in enumerate(SMALL.streams):
+        result = clbook.run(stream, method, [s], net=SMALL.net, progress=False, **SMALL.how)
+        np.testing.assert_allclose(R[s], result.R[0], atol=1.01 / 50)  # one test sample, where rounding differs
+
+
+class Silent(methods.EWC):
+    def memory_bytes(self, state: Any, scenario: Any) -> int:
+        return 0
+
+
+def test_memory_is_what_comes_back_and_not_what_the_method_says() -> None:
+    P, answers = SMALL.net.n_params, learned(Silent(lam=1.0))
+    assert contest.measured(answers) == 2 * 4 * P
+    assert contest.memory(answers, 8 * P).share == 1 and contest.memory(answers, 8 * P - 1).share == 0
+    assert contest.measured(learned(methods.Finetune())) == 0
+
+
+class Hoards(methods.Finetune):
+    """It says that it keeps nothing, and keeps all."""
+
+    keeps = ()
+
+    def start(self, net: Any, theta: Any) -> Any:
+        return {
+            "hoard": theta.new_zeros(120, 64),
+            "sum": theta.new_zeros(77),
+            "theta": theta,
+            "twice": theta.new_zeros(120, 64),
+        }
+
+    def after_task(self, net: Any, theta: Any, state: Any, task: Any, rng: Any) -> Any:
+        hoard = state["hoard"].clone()
+        hoard[60 * min(task.index, 1) :][:60] = task.x
+        return state | {"hoard": hoard, "theta": theta.clone(), "twice": hoard}
+
+
+def test_all_of_the_state_counts_once_declared_or_not() -> None:
+    """120 samples of 64 numbers; 77 zeros are one number and its length, and copies say nothing new."""
+    assert contest.measured(learned(Hoards())) == 120 * 64 * 4 + 4 + 8
+
+
+def test_old_samples_are_not_there_to_be_asked_for() -> None:
+    with pytest.raises(InputError, match="samples of task 0 were asked for by number while task 1 was trained"):
+        learned(methods.ER(size=10))
+
+
+def test_no_test_sample_is_given_away() -> None:
+    given = SMALL.give([])
+    assert given is not None
+    tests = [np.asarray(x) for s in SMALL.streams for x in (s.test(0)[0], s.test(1)[0], s.test(2)[0])]
+    rows = {row.tobytes() for x in tests for row in x}
+    arrays = [np.asarray(v) for v in given.values() if not isinstance(v, int | float)]
+    assert not any(row.tobytes() in rows for a in arrays if a.ndim == 2 for row in a)
+
+
+def test_accuracy_is_computed_from_theta_whatever_is_said_of_it() -> None:
+    answers = learned(methods.Finetune())
+    lying = [a | {"accuracy": 1.0, "0/accuracy": 1.0} for a in answers]
+    assert SMALL.judge(lying, floor=0, full=1)[0] == SMALL.judge(answers, floor=0, full=1)[0]
+    for a in lying:
+        a["0/theta"] = np.zeros_like(a["0/theta"])
+    chance = float((SMALL.streams[0].test(0)[1] == 0).float().mean())
+    assert SMALL.R(lying)[0, -1] == pytest.approx([chance] * 3)
+
+
+ODD = {
+    "theta must have": {"0/theta": np.zeros(3)},
+    "no longer finite": {"0/theta": np.full(SMALL.net.n_params, np.nan)},
+    "must be tensors": {"0/state/x": "a word"},
+    "are not even tried": {"0/state/x": np.zeros(2**22)},
+}
+
+
+@pytest.mark.parametrize("said", ODD)
+def test_what_is_no_theta_and_no_state_is_refused_in_words(said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        SMALL.give([learned(methods.Finetune(), contest.Contest((3, 4), 1, 60, 50, (12,), 2, 8))[0] | ODD[said]])
+
+
+class Predicts(methods.Finetune):
+    def predict(self, *args: Any) -> Any:
+        return 1
+
+
+class Sees(methods.Finetune):
+    sees = "seen"
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        (3, "instance of a subclass"),
+        (Predicts(), "Predicts.predict is not used"),
+        (Sees(), "only the current task"),
+        (methods.EWC, r"EWC\(lam=...\)"),
+    ],
+)
+def test_what_is_no_method_for_a_contest_is_told(method: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        contest.instance(method)
+
+
+def test_a_method_over_a_limit_gets_nothing_for_its_accuracy() -> None:
+    answers = learned(methods.EWC(lam=1.0), source="\n".join(f"a{i} = {i}" for i in range(21)))
+    for limits, broken in (({"budget": 10}, "memory budget"), ({"budget": 10**6}, "at most 20 lines")):
+        verdicts = SMALL.judge(answers, floor=0.0, full=0.1, **limits)
+        assert verdicts[0].share == 0 and broken in verdicts[0].message and not verdicts[0].data["counts"]
+    assert SMALL.judge(answers, floor=0.0, full=0.1, budget=10**6, lines=21)[0].share == 1
+
+
+DOCUMENTED = '''
+class A:
+    """Words.
+
+    More."""
+
+    def f(self):
+        """One."""
+        # why
+        return [1,
+                2]
+'''
+LINES = {
+    "import torch\nfrom clbook import Spring\nx = 1": 1,
+    DOCUMENTED: 3,
+    "a = 1; b = 2": 2,
+    "if a: b = 1": 2,
+    "x = exec('" + "y = 1;" * 100 + "')": 6,
+    "def f():\n    '''Only words.'''": 2,
+}
+
+
+@pytest.mark.parametrize("source", LINES)
+def test_lines_are_counted_as_python_writes_them(source: str) -> None:
+    assert contest.count_lines(source) == LINES[source]
+
+
+class Impure(methods.L2):
+    def after_task(self, net: Any, theta: Any, state: Any, task: Any, rng: Any) -> Any:
+        state["omega"] += 1
+        return state
+
+
+class Remembers(methods.Finetune):
+    def loss(self, net: Any, theta: Any, state: Any, batch: Any) -> Any:
+        Remembers.calls = getattr(Remembers, "calls", 0) + 1
+        return (1 + Remembers.calls / 50) * super().loss(net, theta, state, batch)
+
+
+CONTRACT = {
+    "hooks change nothing in place": Impure(lam=1.0),
+    "the same run ends in the same place": Remembers(),
+    "": methods.EWC(lam=1.0),
+}
+
+
+@pytest.mark.parametrize("broken", CONTRACT)
+def test_the_contract_of_a_method_is_looked_at(broken: str) -> None:
+    _, answers = wire.unpack(wire.pack({}, contest.examine(CONTRACT[broken], 5)))
+    verdicts = {v.criterion: v for v in contest.contract(answers)}
+    assert {c for c, v in verdicts.items() if v.share < 1} >= ({broken} if broken else set())
+    assert broken or all(v.share == 1 for v in verdicts.values())
+    assert not broken or verdicts[broken].message
+
+
+@pytest.fixture(scope="module")
+def competition(tmp_path_factory: pytest.TempPathFactory) -> Class:
+    """A contest of methods, honest and not, graded by the command."""
+    root = tmp_path_factory.mktemp("contest")
+    place = a_master(root / "own-method", CONTEST, {"assignment": "own-method", "seconds": 10, "memory_mb": 500})
+    (root / "in").mkdir()
+    made = {
+        "Nothing": NOTHING,
+        "Class": NOTHING.replace("Nothing()", "Nothing"),
+        "The <b>best<b>": MINE,
+    }
+    for name, source in made.items() | {n: s for n, (_, s) in FRAUDS.items()}.items():
+        (root / "in" / f"{name}.py").write_text(f"{IMPORTS}\n{source}")
+    out = root / "out"
+    assert main(["grade", str(root / "in"), "--assignment", str(place), "--seed", "2", "--out", str(out), "--quiet"]) == 0
+    return Class(report.read(out), out, root, [])
+
+
+@pytest.mark.parametrize("fraud", FRAUDS)
+def test_a_fraud_gets_nothing_or_nothing_out_of_it(fraud: str, competition: Class) -> None:
+    said, _ = FRAUDS[fraud]
+    checked = competition.check(fraud, "hidden streams")
+    if not said:
+        assert not checked.reason
+        honest = competition.check("Nothing", "hidden streams")
+        assert checked.criteria[0]["data"]["accuracy"] == honest.criteria[0]["data"]["accuracy"]
+        return
+    words = " ".join([checked.reason, *(c["criterion"] for c in checked.criteria if c["share"] < 1)])
+    assert re.search(said, words) and not any(c["share"] and "accuracy" in c["data"] for c in checked.criteria)
+
+
+def test_the_leaderboard_of_a_graded_class(competition: Class, capsys: Any) -> None:
+    assert main(["leaderboard", str(competition.out)]) == 0
+    said = capsys.readouterr().out
+    with (competition.out / "LEADERBOARD.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {r["student"] for r in rows} >= {"Nothing", "Class", "keeps in a global"}
+    assert "without a place: is too long (it has 30 lines" in said and "without a place: keeps all (it keeps" in said
+    for row in rows:
+        data = competition.check(row["student"], "hidden streams").criteria[0]["data"]
+        assert float(row["accuracy"]) == pytest.approx(np.mean(data["accuracy"]), abs=1e-6)
+        assert [float(row[f"stream_{i}"]) for i in (1, 2, 3)] == data["accuracy"]
+    page = Tags((competition.out / "LEADERBOARD.html").read_text())
+    assert not {t for t, _ in page.tags} & {"b", "script", "img", "link"} and leaderboard.RULE in page.text
+
+
+def test_grades_without_a_contest_have_no_leaderboard(room: Class, capsys: Any) -> None:
+    assert main(["leaderboard", str(room.out)]) == 2
+    assert "measures no accuracy on streams" in capsys.readouterr().err
+    assert main(["leaderboard", str(room.outside)]) == 2
+    assert "holds no grades.json" in capsys.readouterr().err
+
+
+def test_ranks_are_shared_where_the_difference_may_be_chance() -> None:
+    """By hand: b is above a on every stream by 0.02 at least; c is above a on average only; d stands below all."""
+    rows = [
+        Row("a", (0.60, 0.70, 0.80), 100, 9),
+        Row("b", (0.621, 0.720, 0.819), 300, 5),
+        Row("c", (0.55, 0.85, 0.78), 200, 5),
+        Row("d", (0.30, 0.40, 0.50), 0, 1),
+    ]
+    assert [(r.student, r.rank) for r in ranked(rows)] == [("c", 1), ("b", 1), ("a", 2), ("d", 4)]
+
+
+def test_within_a_rank_memory_then_lines_then_the_mean_decide() -> None:
+    rows = [Row("p", (0.5, 0.6), 10, 3), Row("q", (0.6, 0.5), 9, 9), Row("r", (0.5, 0.6), 10, 2), Row("s", (0.51, 0.6), 10, 3)]
+    assert [r.student for r in ranked(rows)] == ["q", "r", "s", "p"] and {r.rank for r in ranked(rows)} == {1}
+
+
+def test_with_one_stream_the_rank_follows_the_accuracy() -> None:
+    rows = [Row("p", (0.5,), 1, 1), Row("q", (0.6,), 9, 9)]
+    assert [(r.student, r.rank) for r in ranked(rows)] == [("q", 1), ("p", 2)]
+    board = leaderboard.Leaderboard("x", tuple(ranked(rows)), ())
+    assert "nothing is known about chance" in str(board) and "±" not in board.csv
+
+
+def test_the_interval_is_students() -> None:
+    r = Row("a", (0.5, 0.6, 0.7), 0, 0)
+    assert r.mean == pytest.approx(0.6) and r.half == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-6)
+
+
+def test_a_judge_may_return_tuples_and_verdicts() -> None:
+    assert judging.verdict(("a", 0.5, "b")) == judging.Verdict("a", 0.5, "b") == judging.verdict(judging.Verdict("a", 0.5, "b"))
