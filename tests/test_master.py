@@ -239,6 +239,7 @@ def test_a_name_needs_what_binds_or_changes_it_and_what_that_needs(name: str) ->
     found = [ast.unparse(s.node) for s in cells.needed(body, [name])]
     assert set(found) == NEEDS[name] | {"import torch", "torch.manual_seed(0)"} and not notes
     assert found == [ast.unparse(s.node) for s in body if ast.unparse(s.node) in found], "their order is the notebook's"
+    assert {ast.unparse(s.node) for s in cells.needed(body, [name], setters=False)} == NEEDS[name]
 
 
 def test_a_loop_that_fills_an_array_is_needed_with_it_and_the_experiment_is_not() -> None:

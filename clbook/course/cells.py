@@ -124,10 +124,11 @@ def statements(cells: Iterable[Cell]) -> tuple[list[Statement], list[str]]:
     return found, notes
 
 
-def needed(body: list[Statement], names: Iterable[str]) -> list[Statement]:
+def needed(body: list[Statement], names: Iterable[str], setters: bool = True) -> list[Statement]:
     """The statements that these names need, in their order: all that bind or change them, and what those need in turn.
 
-    So a definition is used, and the experiments and figures around it are not run.
+    So a definition is used, and the experiments and figures around it are not run. With `setters`, what sets something for
+    all that follow is among them, such as torch.manual_seed(0).
     """
     modules, lasting = _imported(body), _lasting(body)
     wanted, picked = set(names), set[int]()
@@ -136,7 +137,7 @@ def needed(body: list[Statement], names: Iterable[str]) -> list[Statement]:
         growing = False
         for i, s in enumerate(body):
             changes = s.changes - lasting if isinstance(s.node, ast.Expr) else s.changes
-            if i not in picked and ("*" in changes or changes & wanted or _sets(s.node, modules)):
+            if i not in picked and ("*" in changes or changes & wanted or (setters and _sets(s.node, modules))):
                 picked.add(i)
                 wanted |= s.needs
                 growing = True

@@ -159,7 +159,7 @@ class Grader:
     def check(self, hidden: Hidden, submission: Submission) -> tuple[Checked, list[str]]:
         """One hidden check: ask, in a process of its own for every round, and judge here."""
         seed, picked = self.seed_of(hidden), submission.needed(hidden.asks_for)
-        source = "\n".join(ast.unparse(s.node) for s in picked)
+        source = submission.definitions(hidden.asks_for)
         checked, notes, answers = Checked(hidden.name, hidden.points), list[str](), list[dict[str, Any]]()
         try:
             for given in self._rounds(hidden, seed, answers):

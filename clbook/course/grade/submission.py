@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import re
@@ -52,6 +53,10 @@ class Submission:
     def needed(self, names: tuple[str, ...]) -> list[Statement]:
         """The statements that these names need."""
         return cells.needed(list(self.body), names)
+
+    def definitions(self, names: tuple[str, ...]) -> str:
+        """What defines these names, as Python writes it anew."""
+        return "\n".join(ast.unparse(s.node) for s in cells.needed(list(self.body), names, setters=False))
 
 
 def collect(folder: Path) -> tuple[list[Submission], list[str]]:
