@@ -82,6 +82,10 @@ def depart(translator: Any, node: Block | Line) -> None:
         translator.body.append(f"</{node['tag']}>")
 
 
+def no_tag(translator: Any, node: Block | Line) -> None:
+    """Where there is no HTML, only what stands within."""
+
+
 class QuizDirective(SphinxDirective):
     required_arguments = 1
 
@@ -139,7 +143,7 @@ def held(doctree: nodes.document) -> Iterator[Block]:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     for node in (Block, Line):
-        app.add_node(node, html=(visit, depart))
+        app.add_node(node, html=(visit, depart), latex=(no_tag, no_tag), text=(no_tag, no_tag), man=(no_tag, no_tag))
     app.add_directive("quiz", QuizDirective)
     app.connect("html-page-context", add_files)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
