@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from pages import ROOT
 from small import refused
 from test_master import notebook
 
@@ -135,6 +136,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Class]:
             (folder / f"{name}.py").write_text(hostile.HONEST + CUBE)
         for name in ("Ada", "zoë"):
             (folder / f"{name}.py").write_text(hostile.HONEST + CUBE)
+        Path(os.fsdecode(os.fsencode(folder) + b"/\xff\xfe.py")).write_text(hostile.HONEST + CUBE)
         (folder / "a link.py").symlink_to(place / "master.ipynb")
         os.mkfifo(folder / "a pipe.py")
         (folder / "two files").mkdir()
@@ -170,7 +172,7 @@ def test_there_are_enough_of_them() -> None:
     assert len(hostile.CASES) + len(hostile.FILES) >= 30
 
 
-@pytest.mark.parametrize("student", ["Ada", "zoë", *hostile.NAMES, "one folder"])
+@pytest.mark.parametrize("student", ["Ada", "zoë", *hostile.NAMES, "one folder", os.fsdecode(b"\xff\xfe")])
 def test_nobody_elses_grade_is_touched(student: str, room: Class) -> None:
     assert (room.entry(student).score, room.entry(student).trouble) == (5.0, "")
 
@@ -183,7 +185,8 @@ def test_what_the_attack_is_not_about_is_graded_all_the_same(room: Class) -> Non
 @pytest.mark.parametrize("name", hostile.FILES)
 def test_what_cannot_be_read_is_an_entry_with_the_reason(name: str, room: Class) -> None:
     entry = room.entry(Path(name).stem)
-    assert entry.score == 0 and re.search(hostile.FILES[name][0], " ".join([entry.trouble, entry.checks[0].reason]))
+    said = " ".join([entry.trouble, *entry.notes, *(c.reason for c in entry.checks)])
+    assert entry.checks[0].score == 0 and re.search(hostile.FILES[name][0], said), said
 
 
 def test_links_pipes_and_several_files_are_not_read(room: Class) -> None:
@@ -825,3 +828,40 @@ def test_the_interval_is_students() -> None:
 
 def test_a_judge_may_return_tuples_and_verdicts() -> None:
     assert judging.verdict(("a", 0.5, "b")) == judging.Verdict("a", 0.5, "b") == judging.verdict(judging.Verdict("a", 0.5, "b"))
+
+
+# the page ---------------------------------------------------------------------------------------------------------------------
+
+PAGE = (ROOT / "book" / "grading.md").read_text(encoding="utf-8")
+PENALTY = """def penalty(theta, star, omega, lam):
+    # BEGIN SOLUTION
+    return lam / 2 * (omega * (theta - star).square()).sum()
+    # END SOLUTION"""
+
+
+def test_the_hidden_check_on_the_page_tells_right_from_wrong(tmp_path: Path) -> None:
+    first, second = re.findall(r"```python\n(# HIDDEN .*?)\n```", PAGE, flags=re.S)
+    parts = [("markdown", "# Page"), ("code", "import torch"), ("code", PENALTY), ("code", first)]
+    found = grader.Grader(master.read(a_master(tmp_path / "page", parts, LIMITS | {"seconds": 5})), 3)
+    right = PENALTY.replace("# ", "#")
+    assert found.grade(handed_in("import torch", right)).score == 3
+    entry = found.grade(handed_in("import torch", right.replace("lam / 2", "lam")))
+    assert entry.score == 0 and "Is the half there?" in entry.checks[0].criteria[0]["message"]
+    found.stop()
+    contested = [("markdown", "# Page"), ("code", IMPORTS), ("code", f"# BEGIN SOLUTION{MINE}# END SOLUTION"), ("code", second)]
+    (hidden,) = master.read(a_master(tmp_path / "contest", contested)).hidden
+    assert (hidden.gives, hidden.asks_for, hidden.points) == (2, ("method",), 16)
+
+
+def test_the_page_says_what_the_levels_and_the_files_are() -> None:
+    assert re.findall(r"^\| (\d) \|", PAGE, flags=re.M) == [str(n) for n in sorted(grader.LEVELS, reverse=True)]
+    for name in (
+        "index.html",
+        "grades.csv",
+        "grades.json",
+        "canvas.csv",
+        "seed.json",
+        "LEADERBOARD.csv",
+        "--trust-submissions",
+    ):
+        assert f"`{name}`" in PAGE

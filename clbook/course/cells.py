@@ -16,11 +16,12 @@ from typing import Any
 from clbook.checks import InputError
 
 MAGIC = re.compile(r"^(\s*)(%%?|!|\?)(.*)$")
+SETUP = re.compile(r"%(pip|conda|matplotlib|config|load_ext|autoreload)\b")  # it changes nothing here, so nothing is said
 TIMED = re.compile(r"^\s*%(?:time|timeit)\s+(?!-)(.*)$")  # what is timed counts
 SETTERS = {"torch", "numpy", "random", "warnings"}  # torch.manual_seed(0) by itself changes what comes after
 # they change nothing that they are given
 LOOKERS = {"print", "display", "repr", "len", "type", "help", "plt", "sns", "plots", "fig", "figure", "ax", "axes"}
-MOST = 2**20  # characters of code
+MOST, STATEMENTS = 2**20, 5_000  # characters of code, and statements at the top
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,14 @@ def statements(cells: Iterable[Cell]) -> tuple[list[Statement], list[str]]:
     notes: list[str] = []
     for cell in cells:
         source, left_out = plain(cell.source)
-        notes += [f"cell {cell.number}: left out {line[:80]}" for line in left_out]
+        notes += [f"cell {cell.number}: left out {line[:80]}" for line in left_out if not SETUP.match(line)]
         try:
             body = parse(source)
             found += [_statement(cell.number, i, node) for i, node in enumerate(body)]
         except (InputError, RecursionError, SyntaxError, MemoryError, ValueError) as error:
             notes.append(f"cell {cell.number} was left out, {error or 'it is nested too deeply'}")
+        if len(found) > STATEMENTS:
+            raise InputError(f"its code has more than {STATEMENTS} statements")
     return found, notes
 
 
@@ -131,16 +134,19 @@ def needed(body: list[Statement], names: Iterable[str], setters: bool = True) ->
     all that follow is among them, such as torch.manual_seed(0).
     """
     modules, lasting = _imported(body), _lasting(body)
-    wanted, picked = set(names), set[int]()
-    growing = True
-    while growing:
-        growing = False
-        for i, s in enumerate(body):
-            changes = s.changes - lasting if isinstance(s.node, ast.Expr) else s.changes
-            if i not in picked and ("*" in changes or changes & wanted or (setters and _sets(s.node, modules))):
-                picked.add(i)
-                wanted |= s.needs
-                growing = True
+    by_name: dict[str, list[int]] = {}
+    for i, s in enumerate(body):
+        for name in s.changes - lasting if isinstance(s.node, ast.Expr) else s.changes:
+            by_name.setdefault(name, []).append(i)
+    waiting = {"*", *names} | {n for s in body if setters and _sets(s.node, modules) for n in s.needs}
+    picked = {i for i, s in enumerate(body) if setters and _sets(s.node, modules)}
+    known: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        known.add(name)
+        for i in by_name.get(name, ()):
+            picked.add(i)
+            waiting |= body[i].needs - known
     return [body[i] for i in sorted(picked)]
 
 

@@ -639,6 +639,15 @@ FILES: dict[str, tuple[str, bytes]] = {
     "brackets.py": ("there is no square", b"(" * 10**5),
     "minus.py": ("there is no square", b"x = " + b"-" * 10**5 + b"1\ndef square(x): return 9"),
     "empty.py": ("there is no square", b""),
+    "surrogates.ipynb": (
+        "there is no square|0",
+        b'{"cells": [{"cell_type": "code", "source": "def square(x):\\n    return \'\\ud800\'"}], "nbformat": 4}',
+    ),
+    "many.py": ("more than 5000 statements", b"".join(b"a%d = a%d\n" % (i + 1, i) for i in range(10**4))),
+    "chain.py": (
+        "RecursionError|NameError|not defined",
+        b"".join(b"a%d = a%d\n" % (i + 1, i) for i in range(4900)) + b"square = a4900\n",
+    ),
     "long.py": ("characters", b"# " + b"x" * (2**20 + 1)),
 }
 # names that a page, a table, a shell or a disk could take for something else

@@ -153,7 +153,14 @@ def descendants(pid: int) -> list[int]:
 def anonymous(pid: int) -> int:
     """Bytes of memory of a process that are no file, 0 where that is not known."""
     with contextlib.suppress(OSError, ValueError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
     return 0
+
+
+def processor_time(pid: int) -> float:
+    """Seconds of processor time of a process, 0 where that is not known."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    return 0.0

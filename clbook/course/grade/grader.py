@@ -24,14 +24,14 @@ from clbook.code import digest
 from clbook.course import cells
 from clbook.course.cells import Statement
 from clbook.course.grade import sandbox, wire
-from clbook.course.grade.pool import Forker, Limits, Outcome
+from clbook.course.grade.pool import Forker, GraderError, Limits, Outcome
 from clbook.course.grade.submission import Submission, collect
 from clbook.course.judging import verdict
 from clbook.course.master import Hidden, Master
 
 CODE = ("clbook.course.grade.grader", "clbook.course.grade.forker", "clbook.course.grade.pool", "clbook.course.contest")
 ROUNDS = 1000
-SEEDS = 2**31
+SEEDS = 2**48  # too many to try them all
 LEVELS = {
     3: "level 3: namespaces of its own for processes, users, mounts, messages and the network; Landlock for files; limits",
     2: "level 2: Landlock for files, programs and TCP; limits. Processes are ended one by one, and one may survive",
@@ -136,6 +136,16 @@ class Grader:
         for forker in self._started:
             forker.close()
 
+    def entry(self, submission: Submission) -> Entry:
+        """The entry of one submission, whatever it makes of the grader itself."""
+        try:
+            return self.grade(submission)
+        except (InputError, MasterError, GraderError):
+            raise
+        except Exception as error:  # so that nobody else waits for it
+            trouble = f"the grader could not deal with it ({type(error).__name__}: {short(str(error), 150)})"
+            return self.grade(Submission(submission.student, submission.file, submission.sha, trouble=trouble))
+
     def grade(self, submission: Submission) -> Entry:
         """The entry of one submission: the one that is kept, if there is one of the same bytes, master, seed and code."""
         blank = Entry(submission.student, submission.file, 0.0, self.master.points, LEVELS[self.level], submission.trouble)
@@ -181,7 +191,7 @@ class Grader:
 
     def seed_of(self, hidden: Hidden) -> int:
         """The seed of one hidden check, from which no other follows."""
-        return int(hashlib.sha256(f"{self.seed}/{hidden.name}".encode()).hexdigest()[:12], 16) % SEEDS
+        return int(hashlib.sha256(f"{self.seed}/{hidden.name}".encode()).hexdigest(), 16) % SEEDS
 
     def _rounds(self, hidden: Hidden, seed: int, answers: list[dict[str, Any]]) -> Iterable[dict[str, Any] | None]:
         """What each round is given; `answers` grows in between."""
@@ -315,7 +325,7 @@ def _all(grader: Grader, submissions: list[Submission], workers: int, tell: Call
     found: dict[int, Entry] = {}
     pool = ThreadPoolExecutor(workers)
     try:
-        waiting = {pool.submit(grader.grade, s): i for i, s in enumerate(submissions)}
+        waiting = {pool.submit(grader.entry, s): i for i, s in enumerate(submissions)}
         for done in as_completed(waiting):
             entry = found[waiting[done]] = done.result()
             tell(f"{len(found)}/{len(submissions)}  {entry.student}: {entry.score:g} of {entry.points:g}")
@@ -355,7 +365,7 @@ def _seed(out: Path, given: int | None) -> int:
     if given is None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             return int(json.loads(file.read_text())["seed"])
-    seed = secrets.randbelow(SEEDS) if given is None else given
+    seed = secrets.randbits(62) if given is None else given
     replace(file, json.dumps({"seed": seed}))
     return seed
 

@@ -37,7 +37,8 @@ pre { background: var(--box); padding: .7rem; overflow: auto; max-height: 20rem;
 pre { overflow-wrap: anywhere }
 .wide { overflow-x: auto } table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums } a { color: inherit }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap } a { color: inherit }
+th[scope=row] { overflow-wrap: anywhere; max-width: 16rem }
 """.strip()
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
@@ -73,7 +74,8 @@ def file_name(student: str) -> str:
     """A name that is safe on every disk and of one student only."""
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _.,@-]{0,79}", student) and not student.endswith((".", " ")):
         return student
-    return f"{re.sub('[^A-Za-z0-9_-]+', '_', student)[:40]}-{hashlib.sha256(student.encode(errors='replace')).hexdigest()[:8]}"
+    digest = hashlib.sha256(student.encode(errors="backslashreplace")).hexdigest()
+    return f"{re.sub('[^A-Za-z0-9_-]+', '_', student)[:40]}-{digest[:8]}"
 
 
 # pages ------------------------------------------------------------------------------------------------------------------------
@@ -150,7 +152,7 @@ def _class(grades: Grades) -> Iterator[str]:
     yield f"<h1>{text(grades.title)}</h1>"
     mean = sum(e.score for e in grades.entries) / len(grades.entries)
     yield f'<p class="faint">{len(grades.entries)} handed in; mean {number(mean)} of {number(grades.points)} points; '
-    yield f"seed of the hidden checks {grades.seed}. {text(grades.isolation)}.</p>"
+    yield f"seed of the hidden checks {grades.seed}. How it was run: {text(grades.isolation)}.</p>"
     if grades.left_out:
         yield f"<p>Left out, because they are no notebook and no .py: {text(', '.join(grades.left_out))}</p>"
     heads = "".join(f'<th scope="col" class="n">{text(c.name)}</th>' for c in grades.entries[0].checks)
@@ -210,7 +212,7 @@ def gradescope_results(grades: Grades, entry: Entry) -> dict[str, Any]:
     output += [f"How it was run: {entry.isolation}.", *entry.notes]
     return {
         "score": entry.score, "execution_time": round(entry.seconds), "output": "\n".join(output), "output_format": "text",
-        "visibility": "visible", "stdout_visibility": "hidden", "extra_data": {"seed": grades.seed}, "tests": tests,
+        "visibility": "visible", "stdout_visibility": "hidden", "tests": tests,
     }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ DEATH_SIGNAL, DUMPABLE, NO_NEW_PRIVS, SUBREAPER = 1, 4, 38, 36
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # the same numbers on every machine
 READ_FILE, READ_DIR, WRITE_FILE, TRUNCATE = 1 << 2, 1 << 3, 1 << 1, 1 << 14
 RIGHTS = {1: 13, 2: 14, 3: 15, 5: 16}  # how many rights over files each version of Landlock knows
-FILES, PROCESSES, OPEN, CORE = 2**24, 64, 128, 0
+FILES, PROCESSES, OPEN, CORE = 2**24, 64, 64, 0
 SCRATCH = 2**26  # bytes of the folder that is the process's own
 
 
