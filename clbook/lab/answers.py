@@ -146,7 +146,7 @@ def draw(report: Report, figure: Figure | None = None) -> Figure:
     for way, marker in zip(WAYS, "osD^vx", strict=True):
         ax.plot(report.arrays[way][..., 2].ravel(), lost[way].ravel(), marker, label=way, alpha=0.7)
     ax.set(xscale="log", xlabel="KL(before || after) on digits (nats)", ylabel="lost on clothes (percentage points)")
-    ax.legend()
+    ax.legend(loc="lower right")
     return figure
 
 

@@ -28,6 +28,7 @@ class OwnAnswers(Method):
     """
 
     label = "own answers"
+    keeps = ()  # the network as it was, and that only until the task is over
 
     def extend(self, net: Net, scenario: Scenario) -> Net:
         return _several(self, net, scenario)
