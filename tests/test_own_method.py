@@ -38,7 +38,7 @@ def test_the_blocks_are_those_of_the_page_and_short(ran: tuple[dict[str, Any], l
     blocks = own_method.blocks()
     assert len(blocks) == PAGE.split("## Exercises")[0].count("```python\n") == 7
     assert len(blocks[0][0].strip().splitlines()) <= 20
-    assert max(len(line) for code, _ in blocks for line in code.splitlines()) <= 100
+    assert max(len(line) for code, _ in blocks for line in code.splitlines()) <= 84
 
 
 def test_each_block_prints_what_the_page_says(ran: tuple[dict[str, Any], list[str]]) -> None:
