@@ -75,6 +75,8 @@ def fitting(
 def extended(method: Method, net: Net, scenario: Scenario) -> Net:
     """The network that the method trains, told what `net` was told. Raises InputError where the method refuses."""
     found = method.extend(net, scenario)
+    if found.knows != net.knows:
+        raise InputError(f"{method.label} trains a network of another form, so it cannot go on from a pre-trained one")
     return net if found is net else found.told(scenario.likelihood, net.example)
 
 

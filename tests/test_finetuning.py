@@ -68,6 +68,13 @@ def test_pretrained_needs_a_theta_that_fits_and_a_task() -> None:
         net.pretrained(torch.zeros(8), tasks=0)
 
 
+def test_a_method_with_a_network_of_its_own_refuses_a_pretrained_one() -> None:
+    scenario = clbook.split(clouds(classes=4), 2, kind="class")
+    net = net_for(scenario)
+    with refused("k-WTA trains a network of another form"):
+        train(scenario, clbook.methods.KWTA(k=2), net=net.pretrained(net.init(0)))
+
+
 # several right answers ----------------------------------------------------------------------------------------------------
 
 

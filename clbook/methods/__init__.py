@@ -15,6 +15,7 @@ from clbook.methods.lora import LoRA
 from clbook.methods.lwf import LwF
 from clbook.methods.mas import MAS
 from clbook.methods.packnet import PackNet
+from clbook.methods.plastic import ContinualBackprop, ShrinkPerturb, WeightDecay
 from clbook.methods.progressive import Progressive
 from clbook.methods.pseudo import PseudoRehearsal
 from clbook.methods.replay import ER, DERpp
@@ -25,7 +26,7 @@ from clbook.methods.transfer import FeatureExtraction
 
 __all__ = [
     "AGEM", "CLSER", "DGR", "ER", "EWC", "GEM", "HAT", "IMM", "KWTA", "L2", "LDA",
-    "MAS", "SI", "Average", "ClassMeans", "Cumulative", "DERpp", "FastWeights", "FeatureExtraction", "Finetune",
-    "Joint", "LoRA", "LwF", "OwnAnswers", "PackNet", "PolicyGradient", "Progressive", "PseudoRehearsal", "RWalk", "Ridge",
-    "Separate", "XdG",
+    "MAS", "SI", "Average", "ClassMeans", "ContinualBackprop", "Cumulative", "DERpp", "FastWeights", "FeatureExtraction",
+    "Finetune", "Joint", "LoRA", "LwF", "OwnAnswers", "PackNet", "PolicyGradient", "Progressive", "PseudoRehearsal", "RWalk",
+    "Ridge", "Separate", "ShrinkPerturb", "WeightDecay", "XdG",
 ]  # fmt: skip
