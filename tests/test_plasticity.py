@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,8 @@ from torch.func import grad
 
 import clbook
 from clbook import Net, Scenario
+from clbook.lab import plasticity
+from clbook.lab.experiments import reproduce
 from clbook.methods import ContinualBackprop, Finetune, ShrinkPerturb, WeightDecay
 from clbook.methods.plastic import fresh, hidden, utilities
 
@@ -122,3 +127,38 @@ def test_stacked_runs_are_what_each_is_alone() -> None:
 def test_continual_backprop_needs_a_chain() -> None:
     with refused("ContinualBackprop needs a chain of Linear layers"):
         train(stream(), ContinualBackprop(), net=Net(lambda: nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4))))
+
+
+# the experiment ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_condition_of_a_network_by_hand() -> None:
+    """Three hidden units that copy three inputs, and one that is always 0: unit inputs span three equal directions."""
+    net = clbook.mlp(3, 2, (4,))
+    rows = torch.cat([torch.eye(3), -torch.ones(1, 3)])
+    theta = torch.cat([rows.flatten(), torch.zeros(4), torch.zeros(10)])
+    dead, size, rank = plasticity.condition(net, theta, torch.eye(3))
+    assert (dead, rank) == pytest.approx((25.0, 3.0)) and size == pytest.approx((6 / 26) ** 0.5)
+    flat = torch.tensor([[1.0, 0.0, 0.0]]).repeat(5, 1)  # one direction alone
+    assert plasticity.condition(net, theta, flat)[2] == pytest.approx(1.0)
+
+
+def test_means_over_tasks_that_follow_each_other() -> None:
+    assert plasticity.smooth(np.array([1.0, 3.0, 5.0, 7.0]), 2).tolist() == [2.0, 4.0, 6.0]
+
+
+def test_the_strength_of_a_remedy_is_the_one_that_learns_the_last_tasks_best(tmp_path: Path) -> None:
+    sizes = replace(plasticity.PLASTICITY.sizes["quick"], remedies=("SGD", "shrink and perturb"), tasks=5, n_train=200)
+    report = reproduce("plasticity", "quick", tmp_path, sizes=sizes, progress=False, quiet=True)
+    table = report.arrays["search/shrink and perturb: keep"]
+    assert len(table) >= 3 and set(report.arrays) >= {"new/SGD", "condition/SGD", "kept/SGD"}
+    new = report.arrays["new/SGD"]
+    assert new.shape == (2, 5)
+    assert report.ours["SGD: the last fifth of the tasks"] == pytest.approx(new[:, -1], abs=1e-4)
+    assert report.arrays["condition/SGD"][:, 0].tolist() == [3.0]
+
+
+def test_a_run_that_diverged_learns_nothing() -> None:
+    result = train(stream(5), Finetune(), [0])
+    broken = replace(result, R=np.full_like(result.R, np.nan))
+    assert plasticity.late(broken).tolist() == [0.0]

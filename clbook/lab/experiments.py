@@ -25,6 +25,7 @@ from clbook.lab.answers import ANSWERS
 from clbook.lab.fixed import FIXED
 from clbook.lab.kirkpatrick import DEPTH, KIRKPATRICK, MANY, THREE, layer_overlaps
 from clbook.lab.language import LANGUAGE
+from clbook.lab.plasticity import PLASTICITY
 from clbook.lab.report import Computed, Experiment, Report, Setting, settings_of
 from clbook.lab.tables import comparison
 from clbook.presets import preset as pick_preset
@@ -32,7 +33,7 @@ from clbook.store import StoreError, files
 
 __all__ = ["DEPTH", "EXPERIMENTS", "MANY", "THREE", "find", "layer_overlaps", "published", "reproduce", "stored"]
 
-EXPERIMENTS = {e.name: e for e in (*KIRKPATRICK, *benchmark.BENCHMARKS, FIXED, ANSWERS, *LANGUAGE)}
+EXPERIMENTS = {e.name: e for e in (*KIRKPATRICK, *benchmark.BENCHMARKS, FIXED, ANSWERS, *LANGUAGE, PLASTICITY)}
 
 
 def reproduce(

@@ -59,8 +59,8 @@ class ContinualBackprop(Method):
     utility_i = (1/N sum_n |h_i(x_n)|) sum_j |w_ji|, a mean over samples of the task that was just learned: how loud unit i is
     times how much the next layer listens to it. In each layer the `share` of the units with the least utility gets the
     incoming weights and the bias of a freshly drawn network, and outgoing weights of zero (except to units that are new
-    themselves), so that the outputs change only by what the old unit gave. The source does it all the time, one unit now and then, with a running mean of the
-    utility and a time of grace for young units; here it is done between tasks.
+    themselves), so that the outputs change only by what the old unit gave. The source does it all the time, one unit now and
+    then, with a running mean of the utility and a time of grace for young units; here it is done between tasks.
 
     Raises InputError for a share outside [0, 1] and a network that is no chain of Linear layers.
     Source: Dohare et al. 2024 (Nature 632:768), "Continual backpropagation". Book: notebooks/11_plasticity.
