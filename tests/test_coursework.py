@@ -35,20 +35,20 @@ def any_master(request: pytest.FixtureRequest) -> master.Master:
 class Marker:
     """One assignment and the grader that marks it."""
 
-    def __init__(self, name: str, brief: bool = False) -> None:
+    def __init__(self, name: str) -> None:
         self.master = master.read(ROOT / name)
-        if brief:  # a contest in which nothing is learned: what is kept and counted is the same
-            hidden = [replace(h, source=h.source.replace("steps=100", "steps=5")) for h in self.master.hidden]
-            self.master = replace(self.master, hidden=tuple(hidden))
         self.grader = Grader(self.master, seed=7)
         self.solution = self.master.solution_cells()
 
     def marked(self, check: str, changed: str = "") -> Checked:
         """What one hidden check says of the solution with some definitions replaced by others."""
-        own = [c for c in self.solution if "class Mine(" not in c.source or "class Mine(" not in changed]
+        own = [c for c in self.solution if "class Mine(" not in c.source or "method = " not in changed]
         handed_in = [*own, *([Cell(1000, changed)] if changed else [])]
         work = Submission.from_cells("somebody", "somebody.ipynb", "", handed_in)
-        return self.grader.check(next(h for h in self.master.hidden if h.name == check), work)[0]
+        hidden = next(h for h in self.master.hidden if h.name == check.removeprefix("brief "))
+        if check != hidden.name:  # a contest in which nothing is learned: what is kept and counted is the same
+            hidden = replace(hidden, name=check, source=hidden.source.replace("steps=100", "steps=5"))
+        return self.grader.check(hidden, work)[0]
 
     def said(self, check: str, changed: str) -> tuple[float, str]:
         """The score, and everything that was said."""
@@ -59,7 +59,7 @@ class Marker:
 
 @pytest.fixture(scope="module")
 def markers() -> Iterator[dict[str, Marker]]:
-    found = {name: Marker(name) for name in NAMES} | {"brief": Marker("own_method", brief=True)}
+    found = {name: Marker(name) for name in NAMES}
     yield found
     for marker in found.values():
         marker.grader.stop()
@@ -306,13 +306,13 @@ LOOKS += "\n\n    def loss(self, net, theta, state, batch):\n        return net.
 
 @forks
 def test_a_method_over_the_budget_is_told_by_how_much(markers: dict[str, Marker]) -> None:
-    got, said = markers["brief"].said("contest", METHOD.format(START + KEEP))
+    got, said = markers["own_method"].said("brief contest", METHOD.format(START + KEEP))
     assert (got, "it keeps 512,000 bytes" in said and "80,000 are allowed" in said) == (0.0, True), said
 
 
 @forks
 def test_a_method_of_too_many_lines_gets_nothing(markers: dict[str, Marker]) -> None:
-    got, said = markers["brief"].said("contest", METHOD.format(MANY))
+    got, said = markers["own_method"].said("brief contest", METHOD.format(MANY))
     assert (got, "it has 23 lines, and 20 are allowed" in said) == (0.0, True), said
 
 
@@ -328,15 +328,15 @@ def test_a_method_that_breaks_the_contract_is_told_how(markers: dict[str, Marker
 
 @forks
 def test_a_method_that_looks_for_old_samples_in_the_stream_finds_none(markers: dict[str, Marker]) -> None:
-    got, said = markers["brief"].said("contest", METHOD.format(LOOKS))
+    got, said = markers["own_method"].said("brief contest", METHOD.format(LOOKS))
     assert got == 0 and "Only what lies in the state itself is left of old tasks" in said, said
 
 
 @forks
 def test_plain_training_earns_next_to_nothing_and_springs_more_than_half(markers: dict[str, Marker]) -> None:
-    plain, _ = markers["own_method"].said("contest", "method = Finetune()")
-    springs, _ = markers["own_method"].said("contest", 'method = EWC(lam=10.0, carry="latest")')
-    assert plain < 4 and 8 < springs < 16
+    plain, words = markers["own_method"].said("contest", "method = Finetune()")
+    springs, more = markers["own_method"].said("contest", 'method = EWC(lam=10.0, carry="latest")')
+    assert plain < 4 and 8 < springs < 16, (words, more)
 
 
 # a small study ----------------------------------------------------------------------------------------------------------------
