@@ -165,6 +165,11 @@ def test_hidden_layers_and_comments_that_begin_with_check_are_no_markers(tmp_pat
     assert "hidden layer" in sources(master.version(master.read(written(tmp_path / "m", parts)), False))[1]
 
 
+def test_a_master_without_a_hidden_check_is_refused(tmp_path: Path) -> None:
+    with refused("it has no hidden check"):
+        master.read(written(tmp_path / "m", [c for c in CELLS if c[1] != HIDDEN]))
+
+
 def test_two_hidden_cells_of_one_name_are_refused(tmp_path: Path) -> None:
     with refused("two cells are called '# HIDDEN double'"):
         master.read(written(tmp_path / "m", [*CELLS, CELLS[4]]))

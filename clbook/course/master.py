@@ -130,6 +130,8 @@ def read(path: Path) -> Master:
             _hidden(n, source, imports) for n, kind, source in _sources(stored) if kind == "code" and _is_hidden(n, source)
         )
         checks = tuple(name for n, kind, source in _sources(stored) if kind == "code" and (name := _check_name(n, source)))
+        if not hidden:
+            raise InputError("it has no hidden check: a cell that begins with a line such as '# HIDDEN penalty: 3 points'")
         _once([h.name for h in hidden], "HIDDEN")
         _once(list(checks), "CHECK")
         found = Master(path, said["assignment"], _title(stored), said["seconds"], said["memory_mb"], stored, hidden, checks)

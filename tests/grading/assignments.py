@@ -27,11 +27,11 @@ def judge(answers, seed):
         "code",
         """# HIDDEN cube: 3 points
 def ask(student, seed):
-    return {"y": student.cube(seed % 100)}
+    return {"y": student.cube(seed % 100 + 1)}
 
 
 def judge(answers, seed):
-    return [("the cube", answers["y"] == cube(seed % 100), "no"), ("positive", float(answers["y"] > 0), "negative")]""",
+    return [("the cube", answers["y"] == cube(seed % 100 + 1), "no"), ("positive", float(answers["y"] > 0), "negative")]""",
     ),
 ]
 CUBE = "\ndef cube(x):\n    return x**3\n"

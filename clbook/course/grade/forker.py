@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -124,14 +125,22 @@ def _within(job: dict[str, Any], code: int, answers: int, printed: int) -> bytes
 
 
 def _end_what_is_left() -> None:
-    """End every process below this one, again and again until there is none."""
+    """End every process below this one: all are stopped first, so that none forks while others end."""
+    stopped: set[int] = set()
+    while new := set(descendants(os.getpid())) - stopped:
+        _signal(new, signal.SIGSTOP)
+        stopped |= new
     with contextlib.suppress(ChildProcessError):
         while True:
-            for pid in descendants(os.getpid()):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            _signal(descendants(os.getpid()), signal.SIGKILL)
             if not os.waitpid(-1, os.WNOHANG)[0]:
                 os.waitpid(-1, 0)
+
+
+def _signal(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
 
 
 def _say(status: int, what: dict[str, Any]) -> None:

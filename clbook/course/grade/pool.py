@@ -22,7 +22,7 @@ from typing import Any
 from clbook.checks import InputError
 from clbook.course.grade import wire
 from clbook.course.grade.forker import NO_WALLS, anonymous, descendants, processor_time
-from clbook.course.grade.sandbox import PROCESSES
+from clbook.course.grade.sandbox import PROCESSES, SCRATCH
 
 START, TICK, GRACE = 180.0, 0.05, 10.0  # seconds
 PRINTED, SHOWN, ANSWERS = 2**24, 4_000, 2**26  # bytes that may be printed, are kept, and may be answered
@@ -145,11 +145,24 @@ class Forker:
                     self.stop()
                     return Outcome(reason=KILLED)
                 answers, printed, status = reads
-                found = _Watch(answers, printed, status, keeper, limits, self._anonymous).outcome()
+                found = _Watch(answers, printed, status, keeper, limits, self._anonymous, scratch).outcome()
             if self.process is not None and self.process.poll() is not None:
                 self.stop()
                 found = Outcome(None, KILLED, found.printed, found.notes, found.seconds)
         return found
+
+
+def written(folder: str, most: int = 1000) -> int:
+    """Bytes of the files in a folder, of the first so many that are found."""
+    total, folders, seen = 0, [folder], 0
+    while folders and seen < most:
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(folders.pop()):
+                seen += 1
+                about = entry.stat(follow_symlinks=False)
+                total += about.st_size
+                folders += [entry.path] if entry.is_dir(follow_symlinks=False) else []
+    return total
 
 
 KILLED = "it ended the process that had started it, which no answer should do"
@@ -158,8 +171,10 @@ KILLED = "it ended the process that had started it, which no answer should do"
 class _Watch:
     """One job under way: what it prints, what it answers, and whether it keeps within its limits."""
 
-    def __init__(self, answers: int, printed: int, status: int, keeper: int, limits: Limits, anonymous: int) -> None:
-        self.answers, self.printed, self.status = answers, printed, status
+    def __init__(
+        self, answers: int, printed: int, status: int, keeper: int, limits: Limits, anonymous: int, scratch: str
+    ) -> None:
+        self.answers, self.printed, self.status, self.scratch = answers, printed, status, scratch
         self.keeper, self.limits, self.anonymous = keeper, limits, anonymous
         self.message, self.shown, self.said = bytearray(), bytearray(), bytearray()
         self.length: int | None = None
@@ -231,6 +246,8 @@ class _Watch:
                 return
         if len(found) > PROCESSES:
             self.reason = f"it started more than {PROCESSES} processes and was stopped"
+        if written(self.scratch) > SCRATCH:  # where it is a folder in memory, it looks empty from here and limits itself
+            self.reason = f"it wrote more than {SCRATCH // 2**20} MB and was stopped"
         used = sum(max(0, anonymous(pid) - self.anonymous) for pid in found)
         if used > self.limits.memory_mb * 2**20:
             self.reason = f"it needed more than {self.limits.memory_mb:g} MB of memory and was stopped"
