@@ -351,3 +351,17 @@ def test_what_the_quizzes_say_of_the_benchmark() -> None:
     trained = [v for k, v in split.items() if k.startswith("class") and "training" not in k]
     assert lda > max(trained)
     assert max(fixed["mnist class: LDA, 100 random features"], fixed["mnist class: LDA, pixels"]) < lda - 5
+
+
+def test_momentum_can_make_a_share_of_si_negative_and_the_sum_is_the_fall_all_the_same() -> None:
+    """A long valley: momentum overshoots across it. The shares are those of very small steps with the full gradient."""
+    curvature, theta = torch.tensor([1.0, 25.0], dtype=torch.float64), torch.tensor([3.0, 0.0], dtype=torch.float64)
+    velocity, shares, eta = torch.tensor([0.0, 4.0], dtype=torch.float64), torch.zeros(2, dtype=torch.float64), 1e-4
+    start = float((curvature * theta**2).sum() / 2)
+    for _ in range(2000):  # momentum as a velocity that friction slows down
+        g = curvature * theta
+        velocity = velocity - eta * (g + 0.5 * velocity)
+        shares -= g * eta * velocity
+        theta = theta + eta * velocity
+    fall = start - float((curvature * theta**2).sum() / 2)
+    assert shares[1] < 0 < shares[0] and float(shares.sum()) == pytest.approx(fall, abs=0.01)
