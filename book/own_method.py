@@ -20,8 +20,8 @@ BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", flags=re
 
 
 def blocks() -> list[tuple[str, str]]:
-    """Each block of code on the page, and what the page says it prints."""
-    return [(code, printed) for code, printed in BLOCK.findall(PAGE.read_text(encoding="utf-8"))]
+    """Each block of code before the exercises, and what the page says it prints."""
+    return BLOCK.findall(PAGE.read_text(encoding="utf-8").split("## Exercises")[0])
 
 
 def run_page() -> tuple[dict[str, Any], list[str]]:
