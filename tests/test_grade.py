@@ -442,6 +442,21 @@ def test_interrupted_it_goes_on_where_it_was(small_class: Path, monkeypatch: pyt
     assert run(small_class, out, "--seed", "9") == 0 and len(asked) == 15, "another seed asks for other numbers"
 
 
+def test_what_breaks_the_grader_itself_stops_nobody(small_class: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = grader.Grader.check
+
+    def breaks(self: grader.Grader, hidden: master.Hidden, handed: submission.Submission) -> Any:
+        if handed.student == "Bob":
+            raise RecursionError("too deep")
+        return check(self, hidden, handed)
+
+    monkeypatch.setattr(grader.Grader, "check", breaks)
+    (small_class / "in" / "Bob.py").write_text(f"{SQUARE}\n{CUBE}# Bob\n")
+    assert run(small_class, small_class / "out") == 0
+    ada, bob = report.read(small_class / "out").entries
+    assert ada.score == 5 and bob.score == 0 and "could not deal with it (RecursionError" in bob.trouble
+
+
 def test_the_seed_cannot_be_guessed_and_is_kept(small_class: Path) -> None:
     seeds = []
     for name in ("one", "one", "two"):
@@ -519,6 +534,32 @@ def test_submissions_may_not_lie_where_every_submission_reads(small_class: Path)
     inside = Path(sandbox.readable()[0])
     with refused("which every submission may read"):
         grader._apart(inside, small_class)
+
+
+def test_results_may_not_lie_among_what_was_handed_in(small_class: Path, capsys: Any) -> None:
+    assert run(small_class, small_class / "in" / "out") == 2
+    assert "would be taken for something handed in" in capsys.readouterr().err
+
+
+def test_an_accident_is_tried_once_more_and_not_kept(small_class: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bytes] = []
+
+    def breaks(self: pool.Forker, job: bytes, limits: pool.Limits) -> pool.Outcome:
+        asked.append(job)
+        if b"# Bob" in job:
+            return pool.Outcome(reason=pool.KILLED)
+        return ask(self, job, limits)
+
+    ask = pool.Forker.run
+    (small_class / "in" / "Bob.py").write_text(f"# Bob\n{SQUARE}\n{CUBE}")
+    monkeypatch.setattr(pool.Forker, "run", breaks)
+    for _ in range(2):
+        assert run(small_class, small_class / "out", "--seed", "1") == 0
+        assert {e.student: e.score for e in report.read(small_class / "out").entries} == {"Ada": 5, "Bob": 0}
+    assert sum(b"# Bob" in job for job in asked) == 8, "two checks, twice each, and none of it kept"
+    monkeypatch.setattr(pool.Forker, "run", ask)
+    assert run(small_class, small_class / "out", "--seed", "1") == 0
+    assert {e.student: e.score for e in report.read(small_class / "out").entries} == {"Ada": 5, "Bob": 5}
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path, capsys: Any) -> None:

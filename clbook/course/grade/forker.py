@@ -64,6 +64,7 @@ def _warm() -> None:
     data = contest.glyphs(0, 40, 8)
     scenario = clbook.permuted(data, 2)
     net = clbook.mlp(data.x.shape[1], scenario.n_outputs, (4,))
+    clbook.load("digits")  # it loads much of scikit-learn
     clbook.run(scenario, EWC(lam=1.0), 2, net=net, steps=2, batch_size=4, device="cpu", progress=False)
     clbook.fisher(net, net.init(0), data.x[:4], data.y[:4] if data.y is not None else None)
 

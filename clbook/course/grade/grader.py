@@ -24,7 +24,7 @@ from clbook.code import digest
 from clbook.course import cells
 from clbook.course.cells import Statement
 from clbook.course.grade import sandbox, wire
-from clbook.course.grade.pool import Forker, GraderError, Limits, Outcome
+from clbook.course.grade.pool import ACCIDENTS, Forker, GraderError, Limits, Outcome
 from clbook.course.grade.submission import Submission, collect
 from clbook.course.judging import verdict
 from clbook.course.master import Hidden, Master
@@ -163,7 +163,8 @@ class Grader:
         blank.seconds = round(sum(c.seconds for c in blank.checks), 3)
         if self._stopping:
             raise InputError("stopped")
-        self._write(submission, blank)
+        if not any(c.reason in ACCIDENTS for c in blank.checks):
+            self._write(submission, blank)
         return blank
 
     def check(self, hidden: Hidden, submission: Submission) -> tuple[Checked, list[str]]:
@@ -218,7 +219,10 @@ class Grader:
             "picked": [[s.cell, s.index] for s in picked],
         }  # fmt: skip
         with self.forker() as forker:
-            return forker.run(wire.pack(words, given or {}), self.limits)
+            outcome = forker.run(wire.pack(words, given or {}), self.limits)
+            if outcome.reason in ACCIDENTS and not self._stopping:  # once more, lest a student pay for an accident
+                outcome = forker.run(wire.pack(words, given or {}), self.limits)
+        return outcome
 
     def _judge(self, hidden: Hidden, seed: int, answers: Any, checked: Checked) -> None:
         said = [verdict(v) for v in self._call(hidden, "judge", answers, seed)]
@@ -304,6 +308,8 @@ def grade_folder(
         raise InputError(f"workers must be at least 1, got {workers}")
     submissions, left_out = collect(folder)
     _apart(folder, master.path)
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{out} lies in {folder}, where it would be taken for something handed in; name another folder")
     out.mkdir(parents=True, exist_ok=True)
     grader = Grader(master, _seed(out, seed), out / "kept")
     try:

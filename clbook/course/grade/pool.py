@@ -166,6 +166,8 @@ def written(folder: str, most: int = 1000) -> int:
 
 
 KILLED = "it ended the process that had started it, which no answer should do"
+BARE = "the walls around it could not be built, and so it was not run"
+ACCIDENTS = (KILLED, BARE)  # what may be nobody's fault
 
 
 class _Watch:
@@ -295,7 +297,7 @@ class _Watch:
         if ended["exit"] == -signal.SIGKILL and ended["cpu"] > self.limits.seconds:
             return self._too_long
         if ended["exit"] == NO_WALLS:
-            return "the walls around it could not be built, and so it was not run"
+            return BARE
         if ended["exit"] < 0:
             with contextlib.suppress(ValueError):
                 return f"it crashed ({signal.Signals(-ended['exit']).name})"
