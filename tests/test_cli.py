@@ -315,8 +315,8 @@ BAD = {
     "reproduce ewc-a --preset huge": ["'huge'", "quick, book, paper"],
     "reproduce ewc-a --preset quick --seeds 0": ["seeds", "0"],
     "reproduce": ["NAME"],
-    "train": ["train", "run, reproduce, sweep, check, list"],
-    "": ["run, reproduce, sweep, check, list"],
+    "train": ["train", "run, reproduce, sweep, check, handout, grade, leaderboard, list"],
+    "": ["run, reproduce, sweep, check, handout, grade, leaderboard, list"],
 }
 
 
