@@ -27,7 +27,7 @@ span[id^="document-"] + section { break-before: page }
 span[id^="document-"] + section > h2 { font-size: 20pt }
 html .bd-article { font-size: 10pt; line-height: 1.45 }
 .bd-article :is(.hero-words p, figcaption p, figcaption) { font-size: 10pt !important }
-.bd-article figure img { max-height: 95mm !important }
+.bd-article figure img { max-height: 95mm !important; object-fit: contain }
 .bd-main .bd-content table { break-inside: auto !important }
 .bd-article .hero { display: block }
 """
