@@ -402,10 +402,10 @@ def test_shares_are_shares_of_the_points(engine: grader.Grader) -> None:
 # the seed, what is kept, and what is refused ----------------------------------------------------------------------------------
 
 
-def run(folder: Path, out: Path, *more: str) -> int:
-    return main(
-        ["grade", str(folder / "in"), "--assignment", str(folder / "squares"), "--out", str(out), "--workers", "1", *more]
-    )
+def run(folder: Path, out: Path, *more: str, trust: bool = True) -> int:
+    """The command on a small class. What it hands in is honest, so that a machine without walls may run it, too."""
+    line = ["grade", str(folder / "in"), "--assignment", str(folder / "squares"), "--out", str(out), "--workers", "1"]
+    return main([*line, *more, *(["--trust-submissions"] if trust else [])])
 
 
 @pytest.fixture
@@ -494,9 +494,9 @@ class Bare(pool.Forker):
 
 def test_without_a_sandbox_trust_must_be_said(small_class: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(grader, "Forker", lambda imports: Bare())
-    assert run(small_class, small_class / "out") == 2
+    assert run(small_class, small_class / "out", trust=False) == 2
     assert "--trust-submissions" in capsys.readouterr().err
-    assert run(small_class, small_class / "out", "--trust-submissions") == 0
+    assert run(small_class, small_class / "out") == 0
     assert {e.score for e in report.read(small_class / "out").entries} == {5}
     assert "no sandbox" in report.read(small_class / "out").isolation
 
@@ -534,6 +534,23 @@ def test_submissions_may_not_lie_where_every_submission_reads(small_class: Path)
     inside = Path(sandbox.readable()[0])
     with refused("which every submission may read"):
         grader._apart(inside, small_class)
+
+
+def test_walls_within_which_nothing_runs_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, int]] = []
+
+    def narrow(self: pool.Forker, job: bytes, limits: pool.Limits) -> pool.Outcome:
+        asked.append(dict(self.offers))
+        return pool.Outcome(reason=pool.BARE) if self.offers["namespaces"] else pool.Outcome({"seed": 0})
+
+    monkeypatch.setattr(pool.Forker, "run", narrow)
+    one = Warm()
+    one.process, one.offers = Any, {"namespaces": 1, "landlock": 3}  # type: ignore[assignment]
+    one._settle()
+    assert one.offers == {"namespaces": 0, "landlock": 3} and len(asked) == 2
+    monkeypatch.setattr(pool.Forker, "run", lambda *_: pool.Outcome(reason=pool.BARE))
+    with pytest.raises(pool.GraderError, match="not even a question without code"):
+        one._settle()
 
 
 def test_results_may_not_lie_among_what_was_handed_in(small_class: Path, capsys: Any) -> None:
@@ -800,7 +817,8 @@ def competition(tmp_path_factory: pytest.TempPathFactory) -> Class:
     for name, source in made.items() | {n: s for n, (_, s) in FRAUDS.items()}.items():
         (root / "in" / f"{name}.py").write_text(f"{IMPORTS}\n{source}")
     out = root / "out"
-    assert main(["grade", str(root / "in"), "--assignment", str(place), "--seed", "2", "--out", str(out), "--quiet"]) == 0
+    line = ["grade", str(root / "in"), "--assignment", str(place), "--seed", "2", "--out", str(out), "--quiet"]
+    assert main([*line, "--trust-submissions"]) == 0
     return Class(report.read(out), out, root, [])
 
 

@@ -1,5 +1,4 @@
-"""The command line: `clbook run`, `clbook reproduce`, `clbook sweep`, `clbook check`, `clbook list`, and `clbook
-handout`, `clbook grade`, `clbook leaderboard` for teachers; also `python -m clbook`.
+"""The command line: `clbook run` and the others that `clbook --help` lists; also `python -m clbook`.
 
 What the options are stands in `options`, what the commands do in `commands`; here an error becomes one line and a status.
 Book: book/about, "How to run it".

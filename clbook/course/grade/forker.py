@@ -117,7 +117,7 @@ def _within(job: dict[str, Any], code: int, answers: int, printed: int) -> bytes
     os.chdir(scratch)
     os.environ.update(HOME=scratch, TMPDIR=scratch, MPLCONFIGDIR=scratch)
     tempfile.tempdir = None
-    sandbox.limit(job["seconds"], job["memory_mb"])
+    sandbox.limit(job["seconds"], job["memory_mb"], alone=bool(job["namespaces"]))
     if job["landlock"]:
         sandbox.lock(sandbox.readable(), [scratch, "/dev/null"])
     sandbox.drop_rights()

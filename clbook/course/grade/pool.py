@@ -107,6 +107,26 @@ class Forker:
                 raise GraderError(f"the process that forks could not start: {said.read()[-500:].decode(errors='replace')}")
         hello = json.loads(line)
         self.offers, self._anonymous = hello["offers"], hello["anonymous"]
+        self._settle()
+
+    def _settle(self) -> None:
+        """Ask something within the walls, and go without those within which nothing runs."""
+        words = {
+            "seed": 0,
+            "given": False,
+            "cells": {},
+            "picked": [],
+            "asking": "def ask(student, seed):\n    return {'seed': seed}",
+        }
+        weaker: list[dict[str, int]] = [{}, {"namespaces": 0}, {"landlock": 0}]
+        for less in weaker:
+            self.offers |= less
+            outcome = self.run(wire.pack(words, {}), Limits(10, 500))
+            if outcome.answers == {"seed": 0}:
+                return
+            if self.process is None:
+                break
+        raise GraderError(f"not even a question without code is answered: {outcome.reason} {outcome.printed[-300:]}")
 
     def stop(self) -> None:
         if self.process is not None:

@@ -98,7 +98,7 @@ def lock(read: list[str], write: list[str]) -> None:
 
 
 def _allow(rules: int, path: str, allowed: int) -> None:
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, PermissionError):  # what cannot be reached need not be allowed
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
         of_files = READ_FILE | WRITE_FILE | TRUNCATE
         attributes = struct.pack("=Qi", allowed if os.path.isdir(path) else allowed & of_files, place)
@@ -128,12 +128,16 @@ def drop_rights() -> None:
             _done(libc().capset(header, data), "capset")
 
 
-def limit(seconds: float, memory_mb: float) -> None:
-    """Seconds on the processor, address space beyond what is there, size of files, open files and processes."""
+def limit(seconds: float, memory_mb: float, alone: bool) -> None:
+    """Seconds on the processor, address space beyond what is there, size of files, open files.
+
+    And processes, where it is `alone` in a namespace: elsewhere all others of the same user would count.
+    """
     import resource  # Windows has none
 
     most = int(seconds) + 1
-    wanted = {"CPU": most, "FSIZE": FILES, "NOFILE": OPEN, "CORE": CORE, "NPROC": PROCESSES}
+    wanted = {"CPU": most, "FSIZE": FILES, "NOFILE": OPEN, "CORE": CORE}
+    wanted |= {"NPROC": PROCESSES} if alone else {}
     if LINUX:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         wanted["AS"] = pages * resource.getpagesize() + int((memory_mb + 256) * 2**20)
