@@ -219,15 +219,15 @@ SIZES = {
 }
 FULL: dict[str, Any] = {
     "lrs": (1e-4, 3e-4, 1e-3, 3e-3),
-    "lora": (1e-3, 3e-3, 1e-2, 3e-2),
-    "trainable": (2, 8, 14),
-    "shares": (0.02, 0.05, 0.1, 0.25, 0.5),
-    "lam_pseudo": (0.1, 0.3, 1.0, 3.0),
-    "lam_ewc": (1e1, 1e2, 1e3, 1e4),
+    "lora": (1e-3, 3e-3, 1e-2),
+    "trainable": (2, 8),
+    "shares": (0.05, 0.25, 0.5),
+    "lam_pseudo": (0.3, 1.0, 3.0),
+    "lam_ewc": (1e2, 1e3, 1e4),
     "lam_l2": (1e-3, 1e-2, 1e-1, 1.0),
     "averaged": (0.1, 0.25, 0.5, 0.75, 0.9),
 }
-FEW: dict[str, Any] = {name: values[1:3] for name, values in FULL.items() if name != "trainable"} | {"trainable": (2,)}
+FEW: dict[str, Any] = {name: values[:2] for name, values in FULL.items() if name != "trainable"} | {"trainable": (2,)}
 TUNED = {
     "quick": Tuned(**TINY, **HOW, **FEW, base="quick", seeds=2, steps=20, batch_size=16, kept=50, fisher_samples=20),
     "book": Tuned(**HOW, **FULL, base="book", seeds=5, steps=300, batch_size=16),
