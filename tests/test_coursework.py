@@ -118,7 +118,8 @@ def visible(found: list[str], check: str, given: dict[str, Any]) -> None:
 
 def test_the_solution_passes_every_visible_check(any_master: master.Master) -> None:
     found = code_of(master.version(any_master, solution=True))
-    found = [source.replace("steps=100", "steps=5") for source in found]  # as long as it takes to keep something
+    # one stream, and as many steps as it takes to keep something
+    found = [source.replace("steps=100", "steps=5").replace("(1, 2, 3, 4, 5)", "(1,)") for source in found]
     assert any_master.checks
     for check in any_master.checks:
         visible(found, check, {"In": found})
@@ -390,6 +391,7 @@ def test_a_marked_example_uses_the_cells_that_students_get(name: str) -> None:
 @pytest.mark.parametrize("name", ["careful", "overclaims"])
 def test_the_results_of_a_marked_example_are_those_that_its_cell_printed(name: str) -> None:
     stored = cells.notebook((ROOT / "study" / f"example_{name}.ipynb").read_text(encoding="utf-8"))
-    printed = next(source_of({"source": c["outputs"][0]["text"]}) for c in stored["cells"] if "def collect(" in source_of(c))
+    outputs = next(c["outputs"] for c in stored["cells"] if "def collect(" in source_of(c))
+    printed = "".join(source_of({"source": out["text"]}) for out in outputs)
     pasted = next(s for s in code_of(stored) if s.startswith("results = {"))
     assert ast.literal_eval(printed.split("results = ", 1)[1]) == ast.literal_eval(pasted.split("results = ", 1)[1])
