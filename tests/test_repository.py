@@ -18,7 +18,7 @@ spec.loader.exec_module(repository)
 URL = CONFIG["repository"]["url"]
 PLACES = [
     "README.md", "pyproject.toml", "CITATION.cff", "clbook/lab/cli.py", "book/index.md", "book/about.md",
-    *(p.relative_to(ROOT).as_posix() for p in NOTEBOOKS),
+    *(p.relative_to(ROOT).as_posix() for p in [*NOTEBOOKS, *sorted((ROOT / "coursework").rglob("[a-z]*.ipynb"))]),
 ]  # fmt: skip
 NAMED = re.compile(r"(?:github\.com/|google\.com/github/|mybinder\.org/v2/gh/)([\w.-]+/clbook)(?![\w-])")
 
