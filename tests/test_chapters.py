@@ -425,6 +425,14 @@ def test_the_pages_quote_the_notebook_on_the_families(page: str, numbers: tuple[
         assert number in text and number.replace(" %", "") in printed, f"{number}: on the page, and printed in the notebook"
 
 
+def test_the_summary_quotes_what_the_way_to_an_answer_costs() -> None:
+    """At the second learning rate and the full length, where both ways have learned parity about equally well."""
+    page, arrays = (ROOT / "book" / "summary.md").read_text(encoding="utf-8"), experiments.stored("parity").arrays
+    own, picked = (arrays[way][:, 1, -1, :2].mean(0) for way in ("own right answers", "labels 0 and 1"))
+    assert f"kept {own[0]:.0f} % of the old task" in page and f"had picked kept {picked[0]:.0f} %" in page
+    assert abs(own[1] - picked[1]) < 0.5
+
+
 def test_the_page_quotes_how_cost_grows() -> None:
     """Seconds with one decimal, megabytes without, each size in its column."""
     page = (ROOT / "book" / "cluster.md").read_text(encoding="utf-8")
