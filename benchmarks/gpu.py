@@ -47,17 +47,35 @@ def same_as_cpu(device: str, small: bool) -> dict[str, Any]:
     """Every method trained on the CPU and on the device in float64, from the same seeds: the largest difference in theta."""
     import torch
 
-    from clbook import methods, mlp, run, split
+    from clbook import methods, run
 
-    scenario = split(random_data(240, 12, 6), 3, kind="task").to("cpu", torch.float64)
     found = {}
     for name in methods.__all__:
-        method = made(getattr(methods, name))
-        how: dict[str, Any] = {"net": mlp(12, 6, (16,)), "steps": 5, "batch_size": 8, "lr": 0.01, "progress": False}
+        method, (scenario, net) = made(getattr(methods, name)), stream(name)
+        scenario = scenario.to("cpu", torch.float64)
+        how: dict[str, Any] = {"net": net, "steps": 5, "batch_size": 8, "lr": 0.01, "progress": False}
         both = [run(scenario, method, 2, device=d, **how) for d in ("cpu", device)]
         gaps = [float((a - b).abs().max()) for a, b in zip(both[0].theta, both[1].theta, strict=True) if a.numel()]
         found[name] = max(gaps, default=0.0)
     return {"largest difference": found, "all below 1e-7": max(found.values()) < 1e-7}
+
+
+def stream(name: str) -> tuple[Any, Any]:
+    """Three tasks on which the method of that name can be tried, and a network."""
+    import torch
+
+    from clbook import AnyOf, Data, mlp, sequence, split, transformer
+
+    data = random_data(240, 12, 6)
+    if name in ("OwnAnswers", "PolicyGradient"):  # several right answers: a class and the next one
+        right = torch.eye(6) + torch.eye(6).roll(1, 1)
+        several = replace(data, y=right[data.y], y_test=right[data.y_test])
+        return replace(sequence([several] * 3, kind="domain"), likelihood=AnyOf()), mlp(12, 6, (16,))
+    if name == "PseudoRehearsal":  # it writes text
+        x = torch.randint(12, (40, 9), generator=torch.Generator().manual_seed(0))
+        text = Data(x[:30, :-1], x[:30, 1:], x[30:, :-1], x[30:, 1:], "text", (8,), 12)
+        return sequence([text] * 3, kind="domain"), transformer(12, 8, width=8, heads=2, depth=1)
+    return split(data, 3, kind="task"), mlp(12, 6, (16,))
 
 
 def made(cls: type) -> Any:
