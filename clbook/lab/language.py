@@ -227,7 +227,10 @@ FULL: dict[str, Any] = {
     "lam_l2": (1e-3, 1e-2, 1e-1, 1.0),
     "averaged": (0.1, 0.25, 0.5, 0.75, 0.9),
 }
-FEW: dict[str, Any] = {name: values[:2] for name, values in FULL.items() if name != "trainable"} | {"trainable": (2,), "lrs": (3e-4, 1e-3)}
+FEW: dict[str, Any] = {name: values[:2] for name, values in FULL.items() if name != "trainable"} | {
+    "trainable": (2,),
+    "lrs": (3e-4, 1e-3),
+}
 TUNED = {
     "quick": Tuned(**TINY, **HOW, **FEW, base="quick", seeds=2, steps=20, batch_size=16, kept=50, fisher_samples=20),
     "book": Tuned(**HOW, **FULL, base="book", seeds=5, steps=300, batch_size=16),
