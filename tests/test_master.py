@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -230,7 +231,7 @@ else: z = 2
 show(x)
 """
 NEEDS = {
-    "f": {"shift = 1", "def f(a):\n    return a + shift", "def f(a):\n    return a - shift"},
+    "f": {"shift = 1", "def f(a):\n    return a - shift"},
     "g": {"def g(a):\n    shift = 2\n    return a"},
     "x": {"x = []", "for k in range(3):\n    x.append(k)", "show(x)"},
     "z": {"shift = 1", "if shift:\n    z = 1\nelse:\n    z = 2"},
@@ -251,6 +252,66 @@ def test_a_loop_that_fills_an_array_is_needed_with_it_and_the_experiment_is_not(
     found = [ast.unparse(s.node) for s in cells.needed(cells.statements([Cell(1, NOTEBOOK)])[0], ["y", "A"])]
     assert "for k in range(3):\n    y[k] = f(k)" in found and "A.more = 3" in found
     assert not any("10 ** 9" in line or "print" in line for line in found)
+    assert "def f(a):\n    return a + shift" in found and "def f(a):\n    return a - shift" not in found
+
+
+# a notebook, a name, and what of it is run
+OVERWRITTEN = {
+    "written twice": ("class M: a = 1\nm = M()\nclass M: a = 2\nm = M()", "m", "class M: a = 2\nm = M()"),
+    "the instance is older than the class": ("class M: a = 1\nm = M()\nclass M: a = 2", "m", "class M: a = 1\nm = M()"),
+    "used by the one that overwrites it": ("def f(): return 1\n@f.other\ndef f(): return 2\nf = slow(f)", "f", ...),
+    "a subclass of the old one": ("class M: a = 1\nclass M(M): b = 2", "M", ...),
+    "used in between": ("def f(): return 1\nx = f()\ndef f(): return 2\ny = f() + x", "y", ...),
+    "used in between by another": ("def g(): return f()\ndef f(): return 1\nx = g()\ndef f(): return x", "f", ...),
+    "used in between by a class": ("def f(): return 1\nclass A:\n    a = f()\ndef f(): return A", "f", ...),
+    "recursive": ("def f(n): return f(n - 1)\ndef f(n): return n and f(n - 1)", "f", "def f(n): return n and f(n - 1)"),
+    "a helper": ("def f(): return 1\ndef g(): return f()\ndef f(): return 2", "g", "def g(): return f()\ndef f(): return 2"),
+    "perhaps": ("a = 1\nif True: a = 2", "a", ...),
+    "it may raise": ("a = 1\na = 1 / 0", "a", ...),
+    "added to": ("a = 1\na += 1", "a", ...),
+    "what it is given may change": ("a = [1]\nb = take(a)\ndef take(x): return x.pop()\nb = take(a)", "b", ...),
+    "taken again afterwards": (
+        "a, b = 1, 2\nr = {'a': a, 'b': b}\nfor k in range(9):\n    a, b = slow(k)\n    print(a, b)",
+        "r",
+        "a, b = 1, 2\nr = {'a': a, 'b': b}",
+    ),
+    "taken again, and looked up when it is called": ("a = 1\ndef f(): return a\na, b = slow()", "f", ...),
+    "a generator looks up late": ("a = 1\ng = (a for _ in [0, 1])\na, b = slow()", "g", ...),
+}
+
+
+@pytest.mark.parametrize("name", OVERWRITTEN)
+def test_what_nothing_looks_up_any_more_is_left_out(name: str) -> None:
+    source, asked, wanted = OVERWRITTEN[name]
+    body, _ = cells.statements([Cell(1, source)])
+    found = [ast.unparse(s.node) for s in cells.needed(body, [asked])]
+    assert found == [ast.unparse(node) for node in ast.parse(source if wanted is ... else wanted).body]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_is_left_out_changes_no_value(seed: int) -> None:
+    """Random programs of definitions, calls and loops: each name asked for is after its part what it is after the whole."""
+    rng = random.Random(seed)
+    lines = [f"{n} = {i}" for i, n in enumerate("abc")] + [f"def {n}(): return a" for n in "fg"]
+    for i in range(12):
+        v, w, f = rng.choice("abc"), rng.choice("abc"), rng.choice("fg")
+        lines.append(
+            rng.choice(
+                [
+                    f"{v} = {i}", f"{v} = {w} + {i}", f"def {f}(): return {v} * 2", f"{v} = {f}()", f"{v} += {w}",
+                    f"for {v} in range({i}): {w} = {v} + {f}()", f"if {v} % 2: {w} = {i}", f"def {f}(x={v}): return x + {w}",
+                    f"class K:\n    k = {f}()\n    def m(self): return {w}", f"{v} = K().m() + K.k if 'K' in dir() else 0",
+                    f"{v}, {w} = {w}, {v}",
+                ]
+            )
+        )  # fmt: skip
+    body, _ = cells.statements([Cell(1, "\n".join(lines))])
+    for name in "abcfg":
+        whole, part = {}, {}
+        for names, nodes in ((whole, body), (part, cells.needed(body, [name]))):
+            for s in nodes:
+                exec(compile(ast.Module([s.node], []), "part", "exec"), names)
+        assert (part[name]() == whole[name]()) if name in "fg" else (part[name] == whole[name]), "\n".join(lines)
 
 
 def test_magics_are_left_out_and_said() -> None:

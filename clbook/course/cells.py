@@ -11,6 +11,7 @@ import re
 import symtable
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from clbook.checks import InputError
@@ -22,6 +23,8 @@ SETTERS = {"torch", "numpy", "random", "warnings"}  # torch.manual_seed(0) by it
 # they change nothing that they are given
 LOOKERS = {"print", "display", "repr", "len", "type", "help", "plt", "sns", "plots", "fig", "figure", "ax", "axes"}
 MOST, STATEMENTS = 2**20, 5_000  # characters of code, and statements at the top
+FOLLOWED = 400  # statements whose order is followed; of more of them, all that bind or change a name are needed
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,31 @@ class Statement:
     node: ast.stmt
     changes: frozenset[str]
     needs: frozenset[str]
+
+    @cached_property
+    def at_once(self) -> set[str]:
+        """What is looked up when the statement is run, and not first when a function that it defines is called."""
+        return globals_of(_Hollow().visit(ast.parse(ast.unparse(self.node)))) & self.needs
+
+    @cached_property
+    def later(self) -> set[str]:
+        """What the functions in it look up when they are called."""
+        inner = (n for n in ast.walk(self.node) if isinstance(n, (*FUNCTIONS, ast.GeneratorExp)))
+        return {name for n in inner for name in globals_of(n)} & self.needs
+
+
+class _Hollow(ast.NodeTransformer):
+    """Functions without what is in them."""
+
+    def visit_FunctionDef(self, node: Any) -> Any:
+        node.body = [ast.Pass()]
+        return node
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_Lambda(self, node: ast.Lambda) -> Any:
+        node.body = ast.Constant(None)
+        return node
 
 
 def notebook(text: str) -> dict[str, Any]:
@@ -130,24 +158,61 @@ def statements(cells: Iterable[Cell]) -> tuple[list[Statement], list[str]]:
 def needed(body: list[Statement], names: Iterable[str], setters: bool = True) -> list[Statement]:
     """The statements that these names need, in their order: all that bind or change them, and what those need in turn.
 
-    So a definition is used, and the experiments and figures around it are not run. With `setters`, what sets something for
-    all that follow is among them, such as torch.manual_seed(0).
+    So a definition is used, and the experiments and figures around it are not run. A statement that binds or changes nothing
+    that is looked up afterwards is left out: a function, class or simple value that another one of the same name overwrites
+    before it was used, and a loop that takes a name again after its last use. With `setters`, what sets something for all that
+    follow is among them, such as torch.manual_seed(0).
     """
-    modules, lasting = _imported(body), _lasting(body)
+    modules, lasting, names = _imported(body), _lasting(body), set(names)
+    effects = [s.changes - lasting if isinstance(s.node, ast.Expr) else s.changes for s in body]
+    always = {i for i, s in enumerate(body) if (setters and _sets(s.node, modules)) or "*" in s.changes}
     by_name: dict[str, list[int]] = {}
-    for i, s in enumerate(body):
-        for name in s.changes - lasting if isinstance(s.node, ast.Expr) else s.changes:
+    for i, changed in enumerate(effects):
+        for name in changed:
             by_name.setdefault(name, []).append(i)
-    waiting = {"*", *names} | {n for s in body if setters and _sets(s.node, modules) for n in s.needs}
-    picked = {i for i, s in enumerate(body) if setters and _sets(s.node, modules)}
-    known: set[str] = set()
+    needs: dict[str, set[str]] = {name: set().union(*(body[i].needs for i in found)) for name, found in by_name.items()}
+    known = _reached(names | {n for i in always for n in body[i].needs}, needs)
+    picked = sorted(always | {i for name in known for i in by_name.get(name, ())})
+    for _ in range(2 if len(picked) <= FOLLOWED else 0):  # the second time without what the functions left out look up
+        live = names | {name for i in picked for name in body[i].later}
+        kept = []
+        for i in reversed(picked):
+            if i not in always and not effects[i] & live:
+                continue
+            kept.append(i)
+            overwritten = _defined(body[i].node, lasting)
+            live = (live | effects[i]) - overwritten if overwritten else live | effects[i]
+            live |= _reached(body[i].at_once, needs)
+        picked = kept[::-1]
+    return [body[i] for i in picked]
+
+
+def _reached(names: Iterable[str], needs: dict[str, set[str]]) -> set[str]:
+    """These names and all that their definitions need in turn."""
+    known, waiting = set[str](), set(names)
     while waiting:
         name = waiting.pop()
         known.add(name)
-        for i in by_name.get(name, ()):
-            picked.add(i)
-            waiting |= body[i].needs - known
-    return [body[i] for i in sorted(picked)]
+        waiting |= needs.get(name, set()) - known
+    return known
+
+
+def _defined(node: ast.stmt, lasting: set[str]) -> set[str]:
+    """The name that a statement gives a meaning of its own, whatever it meant before; none where it may raise or do more.
+
+    That is a function, a class, a constant, and a call of a function or class of the notebook that changes nothing it is given.
+    """
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return {node.name}
+    if not (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)):
+        return set()
+    value = node.value
+    calls = [n for n in ast.walk(value) if isinstance(n, ast.Call)]
+    harmless = all(
+        next(_root(c.func), "") in lasting and all(a.id in lasting for a in c.args if isinstance(a, ast.Name)) for c in calls
+    )
+    simple = isinstance(value, ast.Constant | ast.Lambda) or (isinstance(value, ast.Call) and harmless)
+    return {node.targets[0].id} if simple else set()
 
 
 def globals_of(node: ast.AST) -> set[str]:
