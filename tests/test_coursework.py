@@ -263,6 +263,11 @@ def test_a_dishonest_sweep_is_told_what_it_did(markers: dict[str, Marker], name:
     assert (got, name in said) == (score, True), said
 
 
+def test_which_strength_is_right_never_lies_beside_the_students_code() -> None:
+    hidden = next(h for h in master.read(ROOT / "springs").hidden if h.name == "sweep")
+    assert hidden.gives == 1 and "ways" not in hidden.asking and "sweep_problem" not in hidden.asking
+
+
 def names_of(name: str) -> dict[str, Any]:
     """The definitions of a solution, without the experiments around them."""
     body, _ = cells.statements(master.read(ROOT / name).solution_cells())
@@ -315,6 +320,14 @@ def test_a_method_over_the_budget_is_told_by_how_much(markers: dict[str, Marker]
 def test_a_method_of_too_many_lines_gets_nothing(markers: dict[str, Marker]) -> None:
     got, said = markers["own_method"].said("brief contest", METHOD.format(MANY))
     assert (got, "it has 23 lines, and 20 are allowed" in said) == (0.0, True), said
+
+
+@forks
+def test_a_version_that_is_overwritten_is_not_counted(markers: dict[str, Marker]) -> None:
+    long, short = METHOD.format(MANY), METHOD.format("more: float = 1.0")
+    assert "lines" not in markers["own_method"].said("brief contest", f"{long}\n{short}")[1]
+    got, said = markers["own_method"].said("brief contest", f"{short}\n{long}")
+    assert (got, "it has 23 lines" in said) == (0.0, True), said
 
 
 @forks
