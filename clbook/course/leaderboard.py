@@ -18,7 +18,7 @@ import numpy as np
 from clbook import metrics
 from clbook.checks import InputError
 from clbook.course.grade.grader import Entry, Grades
-from clbook.course.grade.report import page, table, text
+from clbook.course.grade.report import page, sentence, table, text
 from clbook.course.grade.submission import shown
 
 RULE = (
@@ -85,7 +85,7 @@ class Leaderboard:
             yield f"{r.rank:>4}  {shown(r.student, 30):{width}}  {_percent(r):<13}{memory:>8}  {r.lines:>5}"
         yield self.rule
         for student, why in self.without:
-            yield f"without a place: {shown(student, 60)} ({shown(why, 120)})"
+            yield f"without a place: {shown(student, 60)} ({shown(sentence(why, 200))})"
 
     @property
     def html(self) -> str:

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import hashlib
 import json
+import math
 import os
 import queue
 import secrets
@@ -334,7 +335,7 @@ def _all(grader: Grader, submissions: list[Submission], workers: int, tell: Call
         waiting = {pool.submit(grader.entry, s): i for i, s in enumerate(submissions)}
         for done in as_completed(waiting):
             entry = found[waiting[done]] = done.result()
-            tell(f"{len(found)}/{len(submissions)}  {entry.student}: {entry.score:g} of {entry.points:g}")
+            tell(f"{len(found)}/{len(submissions)}  {entry.student}: {tenths(entry.score)} of {tenths(entry.points)}")
     except BaseException:
         grader.stop()
         raise
@@ -374,6 +375,14 @@ def _seed(out: Path, given: int | None) -> int:
     seed = secrets.randbits(62) if given is None else given
     replace(file, json.dumps({"seed": seed}))
     return seed
+
+
+def tenths(value: float) -> str:
+    """A score for people: one decimal, none where it is whole. It is never rounded up to the next whole number."""
+    rounded = f"{value:.1f}"
+    if value < float(rounded) == round(value):
+        rounded = f"{math.floor(10 * value) / 10:.1f}"
+    return rounded.removesuffix(".0")
 
 
 def replace(file: Path, text: str) -> None:

@@ -88,6 +88,7 @@ class Forker:
         env |= {
             "LANG": "C.UTF-8",
             "MPLBACKEND": "agg",
+            "JOBLIB_MULTIPROCESSING": "0",  # it would look for semaphores within the walls, and warn that there are none
             "CLBOOK_PROGRESS": "0",
             "CUDA_VISIBLE_DEVICES": "",
             "HOME": "/nonexistent",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from clbook.checks import InputError
-from clbook.course.grade.grader import Checked, Entry, Grades, replace
+from clbook.course.grade.grader import Checked, Entry, Grades, replace, tenths
 from clbook.course.grade.submission import shown
 
 STYLE = """
@@ -108,7 +108,7 @@ def student_page(grades: Grades, entry: Entry) -> str:
 def _student(grades: Grades, entry: Entry) -> Iterator[str]:
     yield f"<h1>{text(grades.title)}</h1>"
     yield f'<p class="faint">{text(entry.student)} · {text(entry.file)}</p>'
-    yield f'<p class="score">{number(entry.score)} of {number(entry.points)} points</p>'
+    yield f'<p class="score">{tenths(entry.score)} of {tenths(entry.points)} points</p>'
     if entry.trouble:
         yield f'<p class="bad">It could not be graded: {text(entry.trouble)}.</p>'
         return
@@ -124,7 +124,7 @@ def _student(grades: Grades, entry: Entry) -> Iterator[str]:
 
 def _check(checked: Checked) -> Iterator[str]:
     state, word = _state(checked.score, checked.points)
-    score = f"{number(checked.score)} of {number(checked.points)}, {word}"
+    score = f"{tenths(checked.score)} of {tenths(checked.points)}, {word}"
     yield f'<h2>{text(checked.name)} <span class="{state}">{score}</span></h2>'
     if checked.reason:
         yield f'<p class="bad">{text(checked.reason)}</p>'
@@ -151,7 +151,7 @@ def class_page(grades: Grades) -> str:
 def _class(grades: Grades) -> Iterator[str]:
     yield f"<h1>{text(grades.title)}</h1>"
     mean = sum(e.score for e in grades.entries) / len(grades.entries)
-    yield f'<p class="faint">{len(grades.entries)} handed in; mean {number(mean)} of {number(grades.points)} points; '
+    yield f'<p class="faint">{len(grades.entries)} handed in; mean {tenths(mean)} of {tenths(grades.points)} points; '
     yield f"seed of the hidden checks {grades.seed}. How it was run: {text(grades.isolation)}.</p>"
     if grades.left_out:
         yield f"<p>Left out, because they are no notebook and no .py: {text(', '.join(grades.left_out))}</p>"
@@ -160,10 +160,18 @@ def _class(grades: Grades) -> Iterator[str]:
     yield '<th scope="col">why not</th></tr>'
     for e in grades.entries:
         link = f'<a href="reports/{file_name(e.student).replace(" ", "%20")}.html">{text(e.student)}</a>'
-        cells = "".join(f'<td class="n">{number(c.score)}</td>' for c in e.checks)
-        why = e.trouble or "; ".join(dict.fromkeys(c.reason for c in e.checks if c.reason))
-        yield f'<tr><th scope="row">{link}</th><td class="n">{number(e.score)}</td>{cells}<td>{text(why[:200])}</td></tr>'
+        cells = "".join(f'<td class="n">{tenths(c.score)}</td>' for c in e.checks)
+        why = sentence(e.trouble or "; ".join(dict.fromkeys(c.reason for c in e.checks if c.reason)), 200)
+        yield f'<tr><th scope="row">{link}</th><td class="n">{tenths(e.score)}</td>{cells}<td>{text(why)}</td></tr>'
     yield "</table></div>"
+
+
+def sentence(words: str, most: int) -> str:
+    """A text of at most so many characters that ends where a sentence or at least a word ends."""
+    if len(words) <= most:
+        return words
+    found = re.match(rf"(?s)(.{{1,{most - 1}}}[.;])\s", words)
+    return found[1].rstrip(";") if found else f"{words[: most - 1].rpartition(' ')[0] or words[: most - 1]}…"
 
 
 def number(value: float) -> str:
@@ -179,7 +187,7 @@ def class_csv(grades: Grades) -> str:
     names = [c.name for c in grades.entries[0].checks]
     rows: list[list[Any]] = [["student", "file", "score", "points", *names, "trouble"]]
     for e in grades.entries:
-        rows.append([e.student, e.file, e.score, e.points, *(c.score for c in e.checks), e.trouble])
+        rows.append([e.student, e.file, *map(tenths, (e.score, e.points, *(c.score for c in e.checks))), e.trouble])
     return table(rows)
 
 
