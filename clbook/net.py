@@ -244,18 +244,23 @@ def _outwards(name: str) -> Iterator[str]:
 
 @checked
 def mlp(
-    n_in: Count, n_out: Count, hidden: Sequence[Count] = (400, 400), dropout: tuple[ShareBelowOne, ShareBelowOne] = (0.0, 0.0)
+    n_in: Count,
+    n_out: Count,
+    hidden: Sequence[Count] = (400, 400),
+    dropout: tuple[ShareBelowOne, ShareBelowOne] = (0.0, 0.0),
+    norm: bool = False,
 ) -> Net:
     """A fully connected ReLU network n_in - hidden - n_out with PyTorch's own initialisation.
 
-    `dropout` = (p on the input, p on every hidden layer), active in training only. Raises InputError for a layer without
+    `dropout` = (p on the input, p on every hidden layer), active in training only. With `norm` each hidden layer is normalised
+    before its ReLU (LayerNorm). Raises InputError for a layer without
     units and for probabilities outside [0, 1).
     """
 
     def factory() -> nn.Module:
         layers: list[nn.Module] = [Gate(n_in, dropout[0])] if dropout[0] else []
         for a, b in zip([n_in, *hidden][:-1], hidden, strict=True):
-            layers += [nn.Linear(a, b), nn.ReLU(), Gate(b, dropout[1])]
+            layers += [nn.Linear(a, b), *([nn.LayerNorm(b)] if norm else []), nn.ReLU(), Gate(b, dropout[1])]
         return nn.Sequential(*layers, nn.Linear([n_in, *hidden][-1], n_out))
 
     return Net(factory, torch.zeros(1, n_in))

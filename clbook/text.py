@@ -26,7 +26,8 @@ TOKENS = 128  # ASCII
 TEST_SHARE = 10  # one module in so many is tested on
 NOT_READ = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "encodings", "__pycache__"}
 Topic = Literal["prose", "code"]
-PARTS = ("train", "test")
+Part = Literal["train", "test"]
+PARTS = get_args(Part)
 
 
 @checked
@@ -43,8 +44,8 @@ def library(
     At most n_train and n_test windows, spread evenly over all there are, of the first `modules` modules. Raises InputError for
     an unknown topic, DataError where this Python comes without the source of its library.
     """
-    train = _windows(_text(topic, "train", modules), context, n_train)
-    test = _windows(_text(topic, "test", modules), context, n_test)
+    train = _windows(read(topic, "train", modules), context, n_train)
+    test = _windows(read(topic, "test", modules), context, n_test)
     return Data(train[:, :-1], train[:, 1:], test[:, :-1], test[:, 1:], topic, (context,), TOKENS)
 
 
@@ -67,8 +68,12 @@ def _windows(text: str, context: int, most: int | None) -> Tensor:
     return windows[torch.linspace(0, len(windows) - 1, most).long()]
 
 
-def _text(topic: Topic, part: str, modules: int | None) -> str:
-    """All text of the library on one side of the split."""
+@checked
+def read(topic: Topic, part: Part, modules: Count | None = None) -> str:
+    """All text of the library on one side of the split, of the first `modules` modules.
+
+    Raises InputError for an unknown topic or part, DataError where this Python comes without the source of its library.
+    """
     if not (found := _texts(modules)[topic, part]):
         raise DataError(
             "this Python comes without the source of its library; use one from python.org, conda, uv or your system"

@@ -330,3 +330,12 @@ def test_default_net_fits_the_scenario() -> None:
     s = split(clouds(), 2, kind="domain")
     net = default_net(s, hidden=(3,))
     assert net(net.init(0), s.data.x).shape == (60, 2)
+
+
+def test_hidden_layers_can_be_normalised_before_their_relu() -> None:
+    net, x = mlp(3, 2, (5,), norm=True), torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    theta = net.init(0) + 0.1  # so that the norm's own weights are not just 1 and 0
+    p = list(net.unflatten(theta).values())
+    h = x @ p[0].T + p[1]
+    h = (h - h.mean(1, keepdim=True)) / (h.var(1, correction=0, keepdim=True) + 1e-5).sqrt() * p[2] + p[3]
+    torch.testing.assert_close(net(theta, x), h.relu() @ p[4].T + p[5])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from clbook import methods as m
 from clbook import metrics, plots
@@ -22,7 +22,7 @@ from clbook.lab.search import SEEDS, Search, Tuned
 from clbook.loop import Training, run
 from clbook.method import Method
 from clbook.methods.plastic import hidden
-from clbook.net import Gate, Net
+from clbook.net import Net, mlp
 from clbook.result import Result
 from clbook.scenarios import Scenario, permuted
 
@@ -70,18 +70,6 @@ class Sizes(Training):
     data: str = "mnist"
 
 
-def normed(n_in: int, n_out: int, widths: tuple[int, ...]) -> Net:
-    """An MLP whose hidden layers are normalised before the ReLU."""
-
-    def factory() -> nn.Module:
-        layers: list[nn.Module] = []
-        for a, b in zip([n_in, *widths][:-1], widths, strict=True):
-            layers += [nn.Linear(a, b), nn.LayerNorm(b), nn.ReLU(), Gate(b)]
-        return nn.Sequential(*layers, nn.Linear(widths[-1], n_out))
-
-    return Net(factory, torch.zeros(1, n_in))
-
-
 def new_task(result: Result) -> np.ndarray:
     """Accuracy on each task right after it was learned, in percent [runs, T]."""
     return 100 * np.diagonal(result.R, axis1=1, axis2=2)
@@ -113,7 +101,7 @@ def compute(s: Setting) -> Computed:
     ours: dict[str, np.ndarray] = {}
     for label in s.sizes.remedies:
         remedy, part = REMEDIES[label], label.replace(" ", "-").replace(",", "")
-        net = normed(*_ends(s), s.sizes.hidden) if remedy.norm else s.net()
+        net = mlp(s.data.x.shape[1], s.data.n_classes, s.sizes.hidden, norm=remedy.norm)
         how: dict[str, Any] = {"optimizer": remedy.optimizer, "keep_optimizer": True}
         how |= {"lr": s.sizes.lr_adam if remedy.optimizer == "adam" else s.sizes.lr, "on_divergence": "nan"}
         method = remedy.method
@@ -128,10 +116,6 @@ def compute(s: Setting) -> Computed:
             arrays[f"condition/{label}"] = _watched(s, stream, method, net, how)
     start = new_task(runs[0])[:, : max(1, s.sizes.tasks // 20)].mean(1)
     return Computed({}, arrays, {"SGD: the first twentieth of the tasks": start} | ours, tuple(runs))
-
-
-def _ends(s: Setting) -> tuple[int, int]:
-    return s.data.x.shape[1], s.data.n_classes
 
 
 def _searched(

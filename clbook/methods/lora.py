@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from clbook.checks import Count, InputError
-from clbook.method import Method, Rng, State, Update
+from clbook.method import Rng, State
+from clbook.methods.transfer import Frozen
 from clbook.net import Net
 from clbook.scenarios import Scenario, Task
 
@@ -31,7 +32,7 @@ class LowRank(nn.Module):
 
 
 @dataclass(frozen=True)
-class LoRA(Method):
+class LoRA(Frozen):
     r"""Low-rank adaptation: of a pre-trained network only thin factors are trained, W = W_0 + (alpha / rank) B A.
 
     Every Linear layer gets A [rank, in], drawn at random, and B [out, rank], zero, so that training starts at the network as it
@@ -45,7 +46,6 @@ class LoRA(Method):
     Source: Hu et al. 2021 (arXiv:2106.09685), section 4. Book: notebooks/10_finetuning.
     """
 
-    keeps = ()
     rank: Count = 4
     alpha: Count = 4
     layers: tuple[str, ...] = ()
@@ -70,15 +70,9 @@ class LoRA(Method):
         extended.knows = net.knows
         return extended
 
-    def start(self, net: Net, theta: Tensor) -> State:
-        thin = [torch.full(shape, _is_factor(name)) for name, shape in zip(net.names, net.shapes, strict=True)]
-        return {"thin": torch.cat([part.flatten() for part in thin]).to(theta.device), "open": torch.ones_like(theta).bool()}
-
-    def after_step(self, theta: Tensor, state: State, update: Update) -> tuple[Tensor, State]:
-        return torch.where(state["open"], theta, update.before), state
-
     def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> State:
-        return state | {"open": state["thin"]}
+        thin = [torch.full(shape, _is_factor(name)) for name, shape in zip(net.names, net.shapes, strict=True)]
+        return {"open": torch.cat([part.flatten() for part in thin]).to(theta.device)}
 
 
 def _is_factor(name: str) -> bool:
