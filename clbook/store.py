@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any, cast
@@ -38,9 +39,8 @@ def write(path: Path_, arrays: dict[str, np.ndarray], text: dict[str, Any]) -> N
     text = _finite(text) | {"sha256": hashlib.sha256(packed).hexdigest()}
     lines = json.dumps(text, indent=1, default=plain, allow_nan=False)
     try:
-        numbers.parent.mkdir(parents=True, exist_ok=True)
-        _replace(numbers, packed)
-        _replace(words, (lines + "\n").encode())
+        replace(numbers, packed)
+        replace(words, lines + "\n")
     except OSError as error:
         why = error.strerror or error
         raise StoreError(f"{numbers} cannot be written ({why}); name a folder of yours that has room") from error
@@ -86,12 +86,13 @@ def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Put the content in the file's place in one move, once it is safe on the disk. Each process has its own temporary name."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+def replace(path: Path, content: bytes | str) -> None:
+    """Put the content in the file's place in one move, once it is safe on the disk. Each thread has its own temporary name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -13,12 +13,11 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from clbook import course, data, plots
+from clbook import course, data, plots, store
 from clbook.checks import InputError
 from clbook.course import master
 from clbook.course.grade import report
 from clbook.course.grade.grader import grade_folder
-from clbook.course.grade.grader import replace as replace_file
 from clbook.course.grade.submission import shown
 from clbook.course.leaderboard import leaderboard
 from clbook.lab import spec, work
@@ -171,7 +170,7 @@ def leaderboard_command(options: Leaderboard) -> None:
     """`clbook leaderboard`."""
     found = leaderboard(report.read(options.folder), options.check)
     for name, content in {"LEADERBOARD.csv": found.csv, "LEADERBOARD.html": found.html}.items():
-        replace_file(options.folder / name, content)
+        store.replace(options.folder / name, content)
     print(found, f"written: {options.folder}/LEADERBOARD.csv, LEADERBOARD.html", sep="\n")
 
 

@@ -29,6 +29,7 @@ from clbook.course.grade.pool import ACCIDENTS, Forker, GraderError, Limits, Out
 from clbook.course.grade.submission import Submission, collect
 from clbook.course.judging import verdict
 from clbook.course.master import Hidden, Master
+from clbook.store import replace
 
 CODE = ("clbook.course.grade.grader", "clbook.course.grade.forker", "clbook.course.grade.pool", "clbook.course.contest")
 ROUNDS = 1000
@@ -383,11 +384,3 @@ def tenths(value: float) -> str:
     if value < float(rounded) == round(value):
         rounded = f"{math.floor(10 * value) / 10:.1f}"
     return rounded.removesuffix(".0")
-
-
-def replace(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)

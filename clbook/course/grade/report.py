@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from clbook.checks import InputError
-from clbook.course.grade.grader import Checked, Entry, Grades, replace, tenths
+from clbook.course.grade.grader import Checked, Entry, Grades, tenths
 from clbook.course.grade.submission import shown
+from clbook.store import replace
 
 STYLE = """
 :root { color-scheme: light dark; --line: #d0d4da; --faint: #5a6270; --box: #f4f6f8 }
