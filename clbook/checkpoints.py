@@ -105,9 +105,10 @@ def _belongs_to(runs: Runs, scenario: Scenario, training: Training) -> dict[str,
 
 def _learned(net: Net) -> list[Any]:
     """How many tasks a pre-trained network knows, and a number that changes with its theta."""
-    if net.learned is None:
+    if not net.knows:
         return []
-    return [net.knows, hashlib.sha256(net.learned.numpy().data).hexdigest()[:16]]
+    start = net.init(0)  # a method may have put what was learned into a network of its own
+    return [net.knows, hashlib.sha256(start.numpy().data).hexdigest()[:16]]
 
 
 def _own_classes(module: torch.nn.Module) -> list[type]:

@@ -429,7 +429,9 @@ def test_the_summary_quotes_what_the_way_to_an_answer_costs() -> None:
     """At the second learning rate and the full length, where both ways have learned parity about equally well."""
     page, arrays = (ROOT / "book" / "summary.md").read_text(encoding="utf-8"), experiments.stored("parity").arrays
     own, picked = (arrays[way][:, 1, -1, :2].mean(0) for way in ("own right answers", "labels 0 and 1"))
-    assert f"kept {own[0]:.0f} % of the old task" in page and f"had picked kept {picked[0]:.0f} %" in page
+    before = arrays["start"].mean()
+    assert f"left {own[0]:.0f} % accuracy on the old task ({before:.0f} % before)" in page
+    assert f"labels 0 and 1 left {picked[0]:.0f} %" in page
     assert abs(own[1] - picked[1]) < 0.5
 
 

@@ -52,12 +52,13 @@ def test_a_task_that_is_known_takes_no_steps() -> None:
     assert torch.equal(both.theta[0], theta)
 
 
-def test_a_checkpoint_of_another_pretrained_network_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", [Finetune(), LoRA(rank=1)])
+def test_a_checkpoint_of_another_pretrained_network_is_refused(method: Method, tmp_path: Path) -> None:
     scenario = clbook.split(clouds(classes=4), 2, kind="class")
     net = net_for(scenario)
-    train(scenario, Finetune(), net=net.pretrained(net.init(1)), checkpoint=tmp_path)
+    train(scenario, method, net=net.pretrained(net.init(1)), checkpoint=tmp_path)
     with refused("network is"):
-        train(scenario, Finetune(), net=net.pretrained(net.init(2)), checkpoint=tmp_path)
+        train(scenario, method, net=net.pretrained(net.init(2)), checkpoint=tmp_path)
 
 
 def test_pretrained_needs_a_theta_that_fits_and_a_task() -> None:
@@ -115,6 +116,17 @@ def test_own_answers_are_the_nearest_that_are_always_right() -> None:
     entropy = -torch.special.xlogy(q, q).sum(-1).mean()
     loss = OwnAnswers().loss(net, theta, {"before": theta}, batch)
     assert float(loss) == pytest.approx(float((kl(q) + 0).mean() + entropy))  # the cross-entropy at theta_0
+
+
+def test_own_answers_that_the_network_holds_for_impossible_are_still_a_distribution() -> None:
+    """With outputs of 0 and 500 the right answers have p_0 = 0 in floating point; the nearest of them have not."""
+    net = clbook.mlp(1, 3, ())
+    theta = torch.cat([torch.zeros(3), torch.tensor([500.0, 1.0, 0.0])])
+    y, mask = torch.tensor([[0.0, 1.0, 1.0]]), torch.ones(1, 3).bool()
+    batch = Batch(torch.zeros(1, 1), y, mask, torch.zeros(1).long(), torch.zeros(1).long())
+    q = torch.tensor([1.0, 0.0]).softmax(-1)
+    expected = (q * torch.tensor([499.0, 500.0])).sum()
+    torch.testing.assert_close(OwnAnswers().loss(net, theta, {"before": theta}, batch), expected)
 
 
 def test_where_every_answer_is_right_own_answers_have_nothing_to_learn() -> None:

@@ -6,6 +6,7 @@ it is fine-tuned on parity alone, in six ways that all learn it. Book: notebooks
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,7 +108,7 @@ def compute(s: Setting) -> Computed:
         for way, (what, method) in WAYS.items():
             for lr in sizes.lrs:
                 for steps in sizes.tuned_steps:
-                    part = f"{way}-{lr:g}-{steps}-{seed}".replace("/", "")
+                    part = f"{way}-{lr:g}-{steps}-{seed}"
                     tuned = s.train(part, streams[what], method, net.pretrained(theta), [seed], lr=lr, steps=steps)
                     runs[way].append(tuned)
                     found[way].append([*100 * tuned.R[0, 1], *divergences(net, theta, tuned.theta[0], x)])
@@ -131,10 +132,11 @@ def _ours(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return ours
 
 
-def correlation(arrays: dict[str, np.ndarray], kl: int = 2) -> np.ndarray:
-    """Spearman's rank correlation of a KL and what is lost, over all ways and settings, for each seed [seeds]."""
-    lost = np.stack(list(forgotten(arrays).values()), 1)
-    far = np.stack([arrays[way][..., kl] for way in WAYS], 1)
+def correlation(arrays: dict[str, np.ndarray], kl: int = 2, ways: Iterable[str] = WAYS) -> np.ndarray:
+    """Spearman's rank correlation of a KL and what is lost, over these ways and all settings, for each seed [seeds]."""
+    gone, ways = forgotten(arrays), list(ways)
+    lost = np.stack([gone[way] for way in ways], 1)
+    far = np.stack([arrays[way][..., kl] for way in ways], 1)
     pairs = zip(lost.reshape(len(lost), -1), far.reshape(len(far), -1), strict=True)
     return np.array([spearmanr(*pair).statistic for pair in pairs])
 
@@ -146,7 +148,7 @@ def draw(report: Report, figure: Figure | None = None) -> Figure:
     for way, marker in zip(WAYS, "osD^vx", strict=True):
         ax.plot(report.arrays[way][..., 2].ravel(), lost[way].ravel(), marker, label=way, alpha=0.7)
     ax.set(xscale="log", xlabel="KL(before || after) on digits (nats)", ylabel="lost on clothes (percentage points)")
-    ax.legend(loc="lower right")
+    ax.legend(loc="upper left", fontsize=9)
     return figure
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clbook.checks import InputError
-from clbook.likelihood import AnyOf
+from clbook.likelihood import AnyOf, masked
 from clbook.method import Method, Rng, State
 from clbook.net import Net
 from clbook.scenarios import Batch, Scenario, Task
@@ -40,9 +40,10 @@ class OwnAnswers(Method):
         return theta, {"before": theta.clone()}
 
     def loss(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Tensor:
-        q = net(state["before"], batch.x).detach().softmax(-1) * batch.y
-        q = q / q.sum(-1, keepdim=True)
-        return -(q * net(theta, batch.x, batch.gates).log_softmax(-1)).sum(-1).mean()
+        right = batch.mask & (batch.y > 0)
+        q = masked(net(state["before"], batch.x).detach(), right).softmax(-1)
+        log_p = masked(net(theta, batch.x, batch.gates), batch.mask).log_softmax(-1)
+        return -(q * log_p.masked_fill(~right, 0.0)).sum(-1).mean()
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class PolicyGradient(Method):
         return batch._replace(drawn={"gumbel": gumbel.to(batch.y)})
 
     def loss(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Tensor:
-        log_p = net(theta, batch.x, batch.gates).log_softmax(-1)
+        log_p = masked(net(theta, batch.x, batch.gates), batch.mask).log_softmax(-1)
         if self.answers == "exact":
             return -(log_p.exp() * batch.y).sum(-1).mean()
         answer = (log_p.detach() + batch.drawn["gumbel"]).argmax(-1, keepdim=True)

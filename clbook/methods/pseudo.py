@@ -48,7 +48,8 @@ class PseudoRehearsal(Method):
 
     def start(self, net: Net, theta: Tensor) -> State:
         length, tokens = net.output_shape
-        return {"text": torch.zeros((0, length), dtype=torch.int64), "recorded": theta.new_zeros(0, length, tokens)}
+        text = torch.zeros((0, length), dtype=torch.int64, device=theta.device)
+        return {"text": text, "recorded": theta.new_zeros(0, length, tokens)}
 
     def before_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> tuple[Tensor, State]:
         if task.index == 0:
