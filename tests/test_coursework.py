@@ -356,6 +356,61 @@ def test_plain_training_earns_next_to_nothing_and_springs_more_than_half(markers
 # a small study ----------------------------------------------------------------------------------------------------------------
 
 
+IN_SHARES = """
+_percent = run_one
+
+
+def run_one(arm, seed):
+    return 0.5 if seed & 1 else 0.52
+
+
+results = {arm: [%s for s in plan["seeds"]] for arm in plan["arms"]}
+"""
+PAIRS = "results = dict(zip(results, ([0.5] * 10, [0.501 + 0.001 * (s % 5) for s in range(10)])))\n"  # ten differences in shares
+MEAN, SPREAD = 0.003, 0.002**0.5 / 30  # by hand: 2 (2² + 1²) 10⁻⁶ × 2 / 9
+SAID = PAIRS + 'report = report | {{"difference": {}, "half": {}}}'
+ERROR = SPREAD / 10**0.5
+
+
+@forks
+@pytest.mark.parametrize(
+    ("check", "changed", "score", "words"),
+    [
+        ("runs", IN_SHARES % "0.5 if s & 1 else 0.52", 3.0, ""),
+        ("runs", IN_SHARES % "0.6 if s & 1 else 0.62", 2.0, "not repeated:"),
+        ("interval", SAID.format(MEAN, 2.262157 * ERROR), 2.0, ""),
+        ("interval", SAID.format(MEAN, ERROR), 1.0, "standard-error:"),
+        ("interval", SAID.format(MEAN + 0.004, 2.262157 * ERROR), 1.0, "mean:"),
+    ],
+)
+def test_a_study_in_shares_is_judged_as_sharply_as_one_in_percent(
+    markers: dict[str, Marker], check: str, changed: str, score: float, words: str
+) -> None:
+    got, said = markers["study"].said(check, changed)
+    assert (got, words in said) == (score, True), (got, said)
+
+
+def hidden_of(name: str, check: str) -> dict[str, Any]:
+    """The names of a hidden cell, as the teacher's process has them."""
+    found = Grader(master.read(ROOT / name), seed=7)
+    return found._executed(next(h for h in found.master.hidden if h.name == check))
+
+
+@pytest.mark.parametrize("check", ["interval", "claim"])
+def test_arms_of_another_shape_make_no_table_of_all_pairs_in_the_teachers_process(check: str) -> None:
+    judge, first = hidden_of("study", check)["judge"], np.array([50.0, 51, 52, 50, 52, 49, 48, 51])
+    second = first + [3.0, 4, 5, 3, 4, 5, 4, 4]
+    mean, half = metrics.interval(second - first)
+    said = {"said": np.array([mean, half]), "claim": "higher", "matters": "yes", "bound": 1.0}
+    plain = judge(said | {"first": first, "second": second}, 0)
+    assert [share for _, share, _ in plain] == [1, 1]
+    assert judge(said | {"first": first[:, None], "second": second}, 0) == plain
+    with pytest.raises(clbook.InputError, match="first holds 20,000 numbers, and at most 10,000"):
+        judge(said | {"first": np.ones((20_000, 1)), "second": np.ones(20_000)}, 0)
+    with pytest.raises(clbook.InputError, match="second holds numbers that are NaN"):
+        judge(said | {"first": first, "second": second * np.nan}, 0)
+
+
 @forks
 @pytest.mark.parametrize(
     ("check", "changed", "score", "words"),

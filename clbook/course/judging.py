@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from clbook.checks import InputError
+
 Answers = dict[str, Any]
+MOST_RUNS = 10_000  # of one arm
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,26 @@ def verdict(given: Any) -> Verdict:
     share = given.share
     share = min(1.0, max(0.0, share)) if math.isfinite(share) else 0.0
     return Verdict(str(given.criterion), share, str(given.message), dict(given.data))
+
+
+# a study of two arms ----------------------------------------------------------------------------------------------------------
+
+
+def arms(plan: dict[str, Any], results: dict[str, Any]) -> list[np.ndarray]:
+    """The results of both arms, in the order of the plan. Raises ValueError where an arm has none."""
+    if lacks := [arm for arm in plan["arms"] if not results.get(arm)]:
+        raise ValueError(f"results has no numbers for {lacks[0]!r} yet; copy them there")
+    return [np.array(results[arm], float) for arm in plan["arms"]]
+
+
+def row(answers: Answers, key: str) -> np.ndarray:
+    """The answer of this name as one row [n] of finite numbers, whatever shape it came in: [n, 1] - [n] would be [n, n].
+
+    Raises InputError for more than MOST_RUNS of them, and for NaN and infinity.
+    """
+    found = np.asarray(answers[key], float).ravel()
+    if len(found) > MOST_RUNS:
+        raise InputError(f"{key} holds {len(found):,} numbers, and at most {MOST_RUNS:,} are looked at")
+    if not np.isfinite(found).all():
+        raise InputError(f"{key} holds numbers that are NaN or infinite")
+    return found
