@@ -366,8 +366,8 @@ def run_one(arm, seed):
 
 results = {arm: [%s for s in plan["seeds"]] for arm in plan["arms"]}
 """
-PAIRS = "results = dict(zip(results, ([0.5] * 10, [0.501 + 0.001 * (s % 5) for s in range(10)])))\n"  # ten differences in shares
-MEAN, SPREAD = 0.003, 0.002**0.5 / 30  # by hand: 2 (2² + 1²) 10⁻⁶ × 2 / 9
+PAIRS = "results = dict(zip(results, ([0.5] * 10, [0.501 + 0.001 * (s % 5) for s in range(10)])))\n"
+MEAN, SPREAD = 0.003, (20e-6 / 9) ** 0.5  # by hand: the differences are 1 to 5 thousandths, twice each
 SAID = PAIRS + 'report = report | {{"difference": {}, "half": {}}}'
 ERROR = SPREAD / 10**0.5
 
@@ -399,7 +399,7 @@ def hidden_of(name: str, check: str) -> dict[str, Any]:
 @pytest.mark.parametrize("check", ["interval", "claim"])
 def test_arms_of_another_shape_make_no_table_of_all_pairs_in_the_teachers_process(check: str) -> None:
     judge, first = hidden_of("study", check)["judge"], np.array([50.0, 51, 52, 50, 52, 49, 48, 51])
-    second = first + [3.0, 4, 5, 3, 4, 5, 4, 4]
+    second = first + np.array([3.0, 4, 5, 3, 4, 5, 4, 4])
     mean, half = metrics.interval(second - first)
     said = {"said": np.array([mean, half]), "claim": "higher", "matters": "yes", "bound": 1.0}
     plain = judge(said | {"first": first, "second": second}, 0)

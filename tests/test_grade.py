@@ -89,9 +89,16 @@ class Warm(pool.Forker):
         if self.process is None:
             super().start()
 
-    def close(self) -> None:
+    def give_back(self) -> None:
         if self not in self.idle:
             self.idle.append(self)
+
+
+def stop(self: grader.Grader) -> None:
+    """What a grader does at its end, except that processes that are kept warm are given back."""
+    self._stopping = True
+    for forker in self._started:
+        forker.give_back() if isinstance(forker, Warm) else forker.stop()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -99,6 +106,7 @@ def warm() -> Iterator[None]:
     """Let all graders of these tests share their processes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grader, "Forker", lambda imports: Warm.idle.pop() if Warm.idle else Warm())
+        patch.setattr(grader.Grader, "stop", stop)
         yield
     for one in Warm.idle:
         one.stop()
@@ -110,7 +118,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Class]:
     root = tmp_path_factory.mktemp("room")
     one = Warm()
     one.start()
-    one.close()
+    one.give_back()
     if not one.offers["landlock"] or not (one.offers["namespaces"] or one.offers["landlock"] >= 6):
         pytest.skip("hostile code is not run without walls: this kernel offers neither namespaces nor Landlock 6")
     folder, outside, place = root / "in", root / "outside", a_master(root / "squares")
@@ -554,7 +562,7 @@ def test_with_weaker_walls_processes_are_still_ended(offers: dict[str, int], eng
     outcome = weak.run(wire.pack(words, {}), pool.Limits(5, 300))
     assert outcome.answers == {"x": 9} and left(weak.process.pid) == []
     weak.offers = strong
-    weak.close()
+    weak.give_back()
 
 
 def test_submissions_may_not_lie_where_every_submission_reads(small_class: Path) -> None:
@@ -604,6 +612,86 @@ def test_an_accident_is_tried_once_more_and_not_kept(small_class: Path, monkeypa
     monkeypatch.setattr(pool.Forker, "run", ask)
     assert run(small_class, small_class / "out", "--seed", "1") == 0
     assert {e.student: e.score for e in report.read(small_class / "out").entries} == {"Ada": 5, "Bob": 5}
+
+
+def test_a_process_that_comes_up_with_weaker_walls_is_refused(small_class: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first has walls of level 2, which is said; whatever is started later has none, and runs nothing."""
+    made: list[pool.Forker] = []
+    ran: list[int] = []
+
+    class Weakens(pool.Forker):
+        def _begin(self) -> None:
+            self.offers = {"namespaces": 0, "landlock": 0 if made.index(self) or self.least else 3, "limits": 1}
+
+        def run(self, job: bytes, limits: pool.Limits) -> pool.Outcome:
+            if b"# Bob" in job:  # it takes its process down
+                self.start()
+            ran.append(self.level)
+            return pool.Outcome(reason="it was run")
+
+    def weakens(imports: str) -> pool.Forker:
+        made.append(Weakens(imports))
+        return made[-1]
+
+    monkeypatch.setattr(grader, "Forker", weakens)
+    one = grader.Grader(master.read(small_class / "squares"), 3, small_class / "kept")
+    assert one.level == 2
+    with one.forker():  # the first is busy, so that another is started
+        ada = one.entry(handed_in(SQUARE, OWN_CUBE))
+    assert len(made) > 1 and not ran
+    bob = one.entry(handed_in(f"# Bob\n{SQUARE}", OWN_CUBE))
+    for entry, n in ((ada, 2), (bob, 1)):
+        assert [pool.MACHINE in c.reason for c in entry.checks][:n] == [True] * n and entry.score == 0
+        assert "the walls came out at level 1, and at level 2 before; grade once more" in entry.checks[0].reason
+    assert set(ran) <= {2} and not list((small_class / "kept").glob("*"))
+
+
+def test_walls_that_come_out_weaker_once_are_tried_again() -> None:
+    one, levels = pool.Forker(), iter([0, 3, 0, 0])
+    one._begin = lambda: setattr(one, "offers", {"namespaces": 0, "landlock": next(levels)})  # type: ignore[method-assign]
+    one.least = 2
+    one.start()
+    assert (one.level, one.least) == (2, 2)
+    with pytest.raises(pool.GraderError, match="level 1, and at level 2 before"):
+        one.start()
+
+
+def test_a_process_that_does_not_start_costs_nobody_else_anything(
+    small_class: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    ask, failed = pool.Forker.run, list[bytes]()
+
+    def breaks(self: pool.Forker, job: bytes, limits: pool.Limits) -> pool.Outcome:
+        if b"# Bob" in job or (b"# Cleo" in job and not any(b"# Cleo" in job for job in failed)):
+            failed.append(job)
+            raise pool.GraderError("the process that forks could not start")
+        return ask(self, job, limits)
+
+    monkeypatch.setattr(pool.Forker, "run", breaks)
+    for name in ("Bob", "Cleo"):
+        (small_class / "in" / f"{name}.py").write_text(f"# {name}\n{SQUARE}\n{CUBE}")
+    assert run(small_class, small_class / "out", "--seed", "1") == 0
+    found = {e.student: e for e in report.read(small_class / "out").entries}
+    assert {name: e.score for name, e in found.items()} == {"Ada": 5, "Bob": 0, "Cleo": 5}
+    assert len(failed) == 5 and all("it was the machine" in c.reason for c in found["Bob"].checks)
+    monkeypatch.setattr(pool.Forker, "run", ask)
+    assert run(small_class, small_class / "out", "--seed", "1") == 0
+    assert {e.score for e in report.read(small_class / "out").entries} == {5}
+    monkeypatch.setattr(pool.Forker, "run", lambda *_: (_ for _ in ()).throw(pool.GraderError("no room")))
+    assert run(small_class, small_class / "new") == 1
+    assert "the master's own solution could not be run: it was the machine" in capsys.readouterr().err
+
+
+def test_a_judge_that_never_ends_costs_one_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = "def judge(answers, seed):\n    while answers['x'] == 6:\n        try:\n            sum(range(99))\n"
+    slow += "        except Exception:\n            pass\n"
+    parts = [(k, s.replace("def judge(answers, seed):\n", slow) if "HIDDEN square" in s else s) for k, s in SQUARES]
+    monkeypatch.setattr(grader, "JUDGING", 0.2)
+    one = grader.Grader(master.read(a_master(tmp_path / "slow", parts, LIMITS | {"seconds": 5})), 3)
+    entry = one.grade(handed_in(WRONG, "def cube(x):\n    return x**3"))
+    assert [c.score for c in entry.checks] == [0, 3] and "judged within 0.2 seconds" in entry.checks[0].reason
+    assert one.grade(handed_in(SQUARE, OWN_CUBE)).score == 5
+    one.stop()
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path, capsys: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import ctypes
 import hashlib
 import json
 import math
@@ -25,7 +26,7 @@ from clbook.code import digest
 from clbook.course import cells
 from clbook.course.cells import Statement
 from clbook.course.grade import sandbox, wire
-from clbook.course.grade.pool import ACCIDENTS, Forker, GraderError, Limits, Outcome
+from clbook.course.grade.pool import ACCIDENTS, MACHINE, Forker, GraderError, Limits, Outcome
 from clbook.course.grade.submission import Submission, collect
 from clbook.course.judging import verdict
 from clbook.course.master import Hidden, Master
@@ -33,6 +34,7 @@ from clbook.store import replace
 
 CODE = ("clbook.course.grade.grader", "clbook.course.grade.forker", "clbook.course.grade.pool", "clbook.course.contest")
 ROUNDS = 1000
+JUDGING = 60.0  # seconds on the clock for one judge, while all others wait
 SEEDS = 2**48  # too many to try them all
 LEVELS = {
     3: "level 3: namespaces of its own for processes, users, mounts, messages and the network; Landlock for files; limits",
@@ -118,6 +120,7 @@ class Grader:
             one = self._idle.get_nowait()
         except queue.Empty:
             one = Forker(self.master.imports)
+            one.least = self.__dict__.get("level", 0)  # what the first has, all others must have
             self._started.append(one)
             one.start()
         try:
@@ -129,20 +132,19 @@ class Grader:
     def level(self) -> int:
         """How strong the walls are on this machine, from 1 to 3."""
         with self.forker() as forker:
-            offers = forker.offers
-        return 1 if not offers["landlock"] else 3 if offers["namespaces"] else 2
+            return forker.level
 
     def stop(self) -> None:
         """End the processes; what is under way is not kept."""
         self._stopping = True
         for forker in self._started:
-            forker.close()
+            forker.stop()
 
     def entry(self, submission: Submission) -> Entry:
         """The entry of one submission, whatever it makes of the grader itself."""
         try:
             return self.grade(submission)
-        except (InputError, MasterError, GraderError):
+        except (InputError, MasterError):
             raise
         except Exception as error:  # so that nobody else waits for it
             trouble = f"the grader could not deal with it ({type(error).__name__}: {short(str(error), 150)})"
@@ -165,7 +167,7 @@ class Grader:
         blank.seconds = round(sum(c.seconds for c in blank.checks), 3)
         if self._stopping:
             raise InputError("stopped")
-        if not any(c.reason in ACCIDENTS for c in blank.checks):
+        if not any(c.reason.startswith(ACCIDENTS) for c in blank.checks):
             self._write(submission, blank)
         return blank
 
@@ -220,11 +222,18 @@ class Grader:
             "cells": {str(n): source for n, source in submission.sources.items() if n in used},
             "picked": [[s.cell, s.index] for s in picked],
         }  # fmt: skip
-        with self.forker() as forker:
-            outcome = forker.run(wire.pack(words, given or {}), self.limits)
-            if outcome.reason in ACCIDENTS and not self._stopping:  # once more, lest a student pay for an accident
-                outcome = forker.run(wire.pack(words, given or {}), self.limits)
+        outcome = self._run(wire.pack(words, given or {}))
+        if outcome.reason.startswith(ACCIDENTS) and not self._stopping:  # once more, lest a student pay for an accident
+            outcome = self._run(wire.pack(words, given or {}))
         return outcome
+
+    def _run(self, job: bytes) -> Outcome:
+        """What comes of one job; a reason, too, where there is no process that could run it within the walls that it needs."""
+        try:
+            with self.forker() as forker:
+                return forker.run(job, self.limits)
+        except (GraderError, OSError) as error:
+            return Outcome(reason=f"{MACHINE}: {error}; grade once more")
 
     def _judge(self, hidden: Hidden, seed: int, answers: Any, checked: Checked) -> None:
         said = [verdict(v) for v in self._call(hidden, "judge", answers, seed)]
@@ -239,7 +248,7 @@ class Grader:
             if hidden.name not in self._names:
                 self._names[hidden.name] = self._executed(hidden)
             try:
-                return self._names[hidden.name][name](*args)
+                return at_most(JUDGING, self._names[hidden.name][name], *args)
             except InputError:
                 raise
             except Exception as error:
@@ -282,6 +291,36 @@ class Grader:
     def _write(self, submission: Submission, entry: Entry) -> None:
         if (file := self._file(submission)) is not None:
             replace(file, json.dumps(asdict(entry), indent=1))
+
+
+class TooLong(BaseException):
+    """Raised in the midst of a function whose time is up; no `except Exception` holds it."""
+
+
+def at_most(seconds: float, function: Callable[..., Any], *args: Any) -> Any:
+    """What the function returns. Raises InputError where it has not returned after so many seconds on the clock.
+
+    It is ended between two steps of Python: one long step, such as a product of large matrices, is waited for.
+    """
+    thread, lock, over = ctypes.c_ulong(threading.get_ident()), threading.Lock(), list[bool]()
+
+    def end() -> None:
+        with lock:
+            if not over:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(TooLong))
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    try:
+        try:
+            timer.start()
+            return function(*args)
+        finally:
+            with lock:
+                over.append(True)
+            timer.cancel()
+    except TooLong:
+        raise InputError(f"its answers could not be judged within {seconds:g} seconds") from None
 
 
 def unwritten(body: list[Statement], names: tuple[str, ...]) -> list[str]:
@@ -350,6 +389,8 @@ def _own_solution(grader: Grader) -> None:
     master = grader.master
     own = Submission.from_cells("the master's solution", "solution.ipynb", f"solution of {grader.sha}", master.solution_cells())
     for checked in grader.grade(own).checks:
+        if checked.reason.startswith(MACHINE):
+            raise GraderError(f"the master's own solution could not be run: {checked.reason}")
         if checked.score < checked.points:
             missing = [f"{c['criterion']}: {c['message']}" for c in checked.criteria if c["share"] < 1]
             why = checked.reason or "; ".join(missing)
