@@ -273,7 +273,7 @@ def test_the_help_of_a_method_is_what_its_class_says(capsys) -> None:
 
 def test_reproduce_hands_on_its_options(monkeypatch, tmp_path: Path) -> None:
     seen: list = []
-    monkeypatch.setattr(commands, "reproduce", lambda *args, **more: seen.append((args, more)))
+    monkeypatch.setattr("clbook.lab.experiments.reproduce", lambda *args, **more: seen.append((args, more)))
     line = ["reproduce", "ewc-b", "--preset", "quick", "--seeds", "4", "--out", str(tmp_path), "--device", "cpu"]
     line += ["--workers", "3", "--allow-mixed-code", "--quiet"]
     assert main(line) == 0

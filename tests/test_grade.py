@@ -7,6 +7,7 @@ import json
 import os
 import re
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from test_master import notebook
 import clbook
 from clbook import InputError, methods
 from clbook.course import contest, judging, leaderboard, master
-from clbook.course.grade import grader, pool, report, sandbox, submission, wire
+from clbook.course.grade import GraderError, grader, pool, report, sandbox, submission, wire
 from clbook.course.grade.grader import Entry, Grades
 from clbook.course.leaderboard import Row, ranked
 from clbook.lab.cli import main
@@ -584,7 +585,7 @@ def test_walls_within_which_nothing_runs_are_left_out(monkeypatch: pytest.Monkey
     one._settle()
     assert one.offers == {"namespaces": 0, "landlock": 3} and len(asked) == 2
     monkeypatch.setattr(pool.Forker, "run", lambda *_: pool.Outcome(reason=pool.BARE))
-    with pytest.raises(pool.GraderError, match="not even a question without code"):
+    with pytest.raises(GraderError, match="not even a question without code"):
         one._settle()
 
 
@@ -652,7 +653,7 @@ def test_walls_that_come_out_weaker_once_are_tried_again() -> None:
     one.least = 2
     one.start()
     assert (one.level, one.least) == (2, 2)
-    with pytest.raises(pool.GraderError, match="level 1, and at level 2 before"):
+    with pytest.raises(GraderError, match="level 1, and at level 2 before"):
         one.start()
 
 
@@ -664,7 +665,7 @@ def test_a_process_that_does_not_start_costs_nobody_else_anything(
     def breaks(self: pool.Forker, job: bytes, limits: pool.Limits) -> pool.Outcome:
         if b"# Bob" in job or (b"# Cleo" in job and not any(b"# Cleo" in job for job in failed)):
             failed.append(job)
-            raise pool.GraderError("the process that forks could not start")
+            raise GraderError("the process that forks could not start")
         return ask(self, job, limits)
 
     monkeypatch.setattr(pool.Forker, "run", breaks)
@@ -677,7 +678,7 @@ def test_a_process_that_does_not_start_costs_nobody_else_anything(
     monkeypatch.setattr(pool.Forker, "run", ask)
     assert run(small_class, small_class / "out", "--seed", "1") == 0
     assert {e.score for e in report.read(small_class / "out").entries} == {5}
-    monkeypatch.setattr(pool.Forker, "run", lambda *_: (_ for _ in ()).throw(pool.GraderError("no room")))
+    monkeypatch.setattr(pool.Forker, "run", lambda *_: (_ for _ in ()).throw(GraderError("no room")))
     assert run(small_class, small_class / "new") == 1
     assert "the master's own solution could not be run: it was the machine" in capsys.readouterr().err
 
@@ -1039,3 +1040,10 @@ def test_the_page_says_what_the_levels_and_the_files_are() -> None:
         "--trust-submissions",
     ):
         assert f"`{name}`" in PAGE
+
+
+def test_a_command_loads_no_figures_tables_and_walls_before_it_needs_them() -> None:
+    heavy = "matplotlib seaborn pandas scipy sklearn clbook.plots clbook.lab.experiments clbook.course.grade.grader".split()
+    code = f"import sys, clbook.lab.cli; print([m for m in {heavy} if m in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert told.stdout.strip() == "[]"

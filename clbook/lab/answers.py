@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -134,6 +133,8 @@ def _ours(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def correlation(arrays: dict[str, np.ndarray], kl: int = 2, ways: Iterable[str] = WAYS) -> np.ndarray:
     """Spearman's rank correlation of a KL and what is lost, over these ways and all settings, for each seed [seeds]."""
+    from scipy.stats import spearmanr
+
     gone, ways = forgotten(arrays), list(ways)
     lost = np.stack([gone[way] for way in ways], 1)
     far = np.stack([arrays[way][..., kl] for way in ways], 1)

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clbook.checks import InputError
-from clbook.course.grade.grader import MasterError
-from clbook.course.grade.pool import GraderError
+from clbook.course.grade import GraderError, MasterError
 from clbook.data import DataError
 from clbook.lab.commands import (
     check_command,

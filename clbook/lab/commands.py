@@ -1,4 +1,7 @@
-"""What the commands do: `run` trains, prints and writes; `reproduce` computes an experiment; `check` looks for mistakes."""
+"""What the commands do: `run` trains, prints and writes; `reproduce` computes an experiment; `check` looks for mistakes.
+
+What one command alone needs is imported in it: tables and figures take longer to load than a small command takes to run.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,12 @@ import json
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 
-from clbook import course, data, plots, store
+from clbook import data, store
 from clbook.checks import InputError
-from clbook.course import master
-from clbook.course.grade import report
-from clbook.course.grade.grader import grade_folder
-from clbook.course.grade.submission import shown
-from clbook.course.leaderboard import leaderboard
-from clbook.lab import spec, work
-from clbook.lab.executors import executor
-from clbook.lab.experiments import EXPERIMENTS, reproduce
 from clbook.lab.options import (
     METHODS,
     SIZES,
@@ -37,8 +29,6 @@ from clbook.lab.options import (
     option_name,
     training_of,
 )
-from clbook.lab.report import arguments
-from clbook.lab.tables import plus_minus
 from clbook.loop import run
 from clbook.method import Method
 from clbook.net import mlp
@@ -47,12 +37,17 @@ from clbook.presets import preset as pick_preset
 from clbook.result import Result
 from clbook.scenarios import Kind, Scenario, permuted, rotated, split
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 SCENARIOS: dict[str, Callable[..., Scenario]] = {"permuted": permuted, "rotated": rotated, "split": split}
 SHOWN = {"accuracy": "accuracy", "forgetting": "forgetting", "bwt": "backward transfer"}  # columns of the summary, their names
 
 
 def run_command(options: Run) -> None:
     """`clbook run`: whatever can be refused is refused before anything is trained."""
+    from clbook.lab.report import arguments
+
     preset = pick_preset(options.preset)
     method, sizes = method_of(options), SIZES[preset.name]
     training = training_of(options, sizes)
@@ -94,6 +89,10 @@ def summary(result: Result) -> list[dict[str, Any]]:
 
 def draw(result: Result, label: str) -> Figure:
     """The accuracy matrix, mean over seeds; beside it, where it was measured, accuracy during training."""
+    from matplotlib.figure import Figure
+
+    from clbook import plots
+
     curves = result.curve.shape[1] > 0
     figure = Figure(figsize=(12 if curves else 6, 5), layout="constrained")
     axes = figure.subplots(1, 2 if curves else 1, squeeze=False)[0]
@@ -109,12 +108,17 @@ def draw(result: Result, label: str) -> Figure:
 
 def reproduce_command(options: Reproduce) -> None:
     """`clbook reproduce`."""
+    from clbook.lab.experiments import reproduce
+
     given = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in ("name", "preset", "out")}
     reproduce(options.name, options.preset, options.out, progress=False if options.quiet else None, **given)
 
 
 def sweep_command(options: Sweep) -> None:
     """`clbook sweep`."""
+    from clbook.lab import spec, work
+    from clbook.lab.executors import executor
+
     parts = spec.read(options.spec, options.device)
     folder = Path("results") / options.spec.stem if options.out is None else options.out
     if options.status:
@@ -136,6 +140,8 @@ def sweep_command(options: Sweep) -> None:
 
 def check_command(options: Check) -> int:
     """`clbook check`: 0 all right, 1 a fault, 2 something could not be checked."""
+    from clbook import course
+
     if options.list:
         print(course.listed())
     elif options.template is not None:
@@ -151,12 +157,19 @@ def check_command(options: Check) -> int:
 
 def handout_command(options: Handout) -> None:
     """`clbook handout`."""
+    from clbook.course import master
+
     for path in master.handout(master.read(options.master), options.to, options.solution):
         print(f"written: {path}")
 
 
 def grade_command(options: Grade) -> None:
     """`clbook grade`."""
+    from clbook.course import master
+    from clbook.course.grade import report
+    from clbook.course.grade.grader import grade_folder
+    from clbook.course.grade.submission import shown
+
     folder = options.folder
     out = folder.with_name(f"{folder.resolve().name}-grades") if options.out is None else options.out
     tell = (lambda line: None) if options.quiet else (lambda line: print(shown(line), flush=True))
@@ -168,6 +181,9 @@ def grade_command(options: Grade) -> None:
 
 def leaderboard_command(options: Leaderboard) -> None:
     """`clbook leaderboard`."""
+    from clbook.course.grade import report
+    from clbook.course.leaderboard import leaderboard
+
     found = leaderboard(report.read(options.folder), options.check)
     for name, content in {"LEADERBOARD.csv": found.csv, "LEADERBOARD.html": found.html}.items():
         store.replace(options.folder / name, content)
@@ -184,6 +200,8 @@ def _settings(words: tuple[str, ...]) -> dict[str, Any]:
 
 def list_command(_: Any) -> None:
     """`clbook list`."""
+    from clbook.lab.experiments import EXPERIMENTS
+
     print("methods (clbook run --method NAME), with their options and defaults")
     for name, method in METHODS.items():
         print(f"  {name}: {_first_line(method)}")
@@ -200,6 +218,10 @@ def list_command(_: Any) -> None:
 
 
 def _write(options: Run, result: Result, method: Method) -> None:
+    from matplotlib import rc_context
+
+    from clbook import plots
+
     result.save(str(options.out))
     with rc_context():
         plots.use_style()
@@ -207,6 +229,10 @@ def _write(options: Run, result: Result, method: Method) -> None:
 
 
 def _print_run(options: Run, scenario: Scenario, result: Result, rows: list[dict[str, Any]]) -> None:
+    import pandas as pd
+
+    from clbook.lab.tables import plus_minus
+
     what = f"{options.scenario} {scenario.data.name}, {len(scenario)} tasks, {scenario.kind}-incremental"
     print(f"{what}; seeds: {options.seeds}; {result.info['device']}, {result.info['seconds']:.0f} s")
     print("percent, mean ± 95 % interval over seeds" if options.seeds > 1 else "percent; one seed gives no interval")

@@ -25,8 +25,8 @@ from clbook.checks import InputError, short
 from clbook.code import digest
 from clbook.course import cells
 from clbook.course.cells import Statement
-from clbook.course.grade import sandbox, wire
-from clbook.course.grade.pool import ACCIDENTS, MACHINE, Forker, GraderError, Limits, Outcome
+from clbook.course.grade import GraderError, MasterError, sandbox, wire
+from clbook.course.grade.pool import ACCIDENTS, MACHINE, Forker, Limits, Outcome
 from clbook.course.grade.submission import Submission, collect
 from clbook.course.judging import verdict
 from clbook.course.master import Hidden, Master
@@ -328,10 +328,6 @@ def unwritten(body: list[Statement], names: tuple[str, ...]) -> list[str]:
     last = {s.node.name: s.node for s in body if isinstance(s.node, ast.FunctionDef)}
     left = {n: f.body[1:] if ast.get_docstring(f) is not None else f.body for n, f in last.items() if n in names}
     return [n for n, rest in left.items() if all(ast.unparse(line) in ("...", "pass") for line in rest)]
-
-
-class MasterError(RuntimeError):
-    """The master itself cannot be used, which is nobody's fault who handed something in."""
 
 
 def grade_folder(

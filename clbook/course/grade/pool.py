@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from clbook.checks import InputError
-from clbook.course.grade import wire
+from clbook.course.grade import GraderError, wire
 from clbook.course.grade.forker import NO_WALLS, anonymous, descendants, processor_time
 from clbook.course.grade.sandbox import PROCESSES, SCRATCH
 
@@ -28,10 +28,6 @@ START, TICK, GRACE = 180.0, 0.05, 10.0  # seconds
 PRINTED, SHOWN, ANSWERS = 2**24, 4_000, 2**26  # bytes that may be printed, are kept, and may be answered
 PACKAGE = Path(__file__).resolve().parents[3]
 PASSED = ("PATH", "LD_LIBRARY_PATH", "CLBOOK_PRESET", "CLBOOK_DATA", "TMPDIR")
-
-
-class GraderError(RuntimeError):
-    """The grader itself could not do its work."""
 
 
 @dataclass
