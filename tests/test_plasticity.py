@@ -14,8 +14,10 @@ from torch.func import grad
 
 import clbook
 from clbook import Net, Scenario
+from clbook.data import load
 from clbook.lab import plasticity
 from clbook.lab.experiments import reproduce
+from clbook.lab.search import SEEDS
 from clbook.methods import ContinualBackprop, Finetune, ShrinkPerturb, WeightDecay
 from clbook.methods.plastic import fresh, hidden, utilities
 
@@ -147,15 +149,27 @@ def test_means_over_tasks_that_follow_each_other() -> None:
     assert plasticity.smooth(np.array([1.0, 3.0, 5.0, 7.0]), 2).tolist() == [2.0, 4.0, 6.0]
 
 
-def test_the_strength_of_a_remedy_is_the_one_that_learns_the_last_tasks_best(tmp_path: Path) -> None:
-    sizes = replace(plasticity.PLASTICITY.sizes["quick"], remedies=("SGD", "shrink and perturb"), tasks=5, n_train=200)
+def test_what_is_searched_is_what_learns_the_last_tasks_best_at_the_rate_of_plain_training(tmp_path: Path) -> None:
+    sizes = replace(plasticity.PLASTICITY.sizes["quick"], tasks=5, n_train=200, searched=True)
+    sizes = replace(sizes, remedies=("SGD", "weight decay"))
     report = reproduce("plasticity", "quick", tmp_path, sizes=sizes, progress=False, quiet=True)
-    table = report.arrays["search/shrink and perturb: keep"]
-    assert len(table) >= 3 and set(report.arrays) >= {"new/SGD", "condition/SGD", "kept/SGD"}
+    rates, decays = report.arrays["search/SGD: lr"], report.arrays["search/weight decay: decay"]
+    assert len(rates) >= 3 and len(decays) >= 3
     new = report.arrays["new/SGD"]
     assert new.shape == (2, 5)
-    assert report.ours["SGD: the last fifth of the tasks"] == pytest.approx(new[:, -1], abs=1e-4)
+    assert report.ours["SGD: late"] == pytest.approx(new[:, -1], abs=1e-4)
+    assert report.ours["SGD: lost"] == pytest.approx(new[:, 0] - new[:, -1], abs=1e-4)
     assert report.arrays["condition/SGD"][:, 0].tolist() == [3.0]
+
+    data = load("digits").subset(200, sizes.n_test)
+    held = clbook.permuted(data, 5, first_identity=False).held_out(0.1)  # one trial of each, by hand
+    for table, remedy, values in ((rates, "SGD", {}), (decays, "weight decay", {"decay": decays[0, 0]})):
+        lr = rates[0, 0] if remedy == "SGD" else max(rates, key=lambda row: row[1])[0]
+        method, how = plasticity.REMEDIES[remedy].method, {"keep_optimizer": True, "optimizer": "sgd", "lr": lr}
+        net = clbook.mlp(held.data.x.shape[1], held.data.n_classes, sizes.hidden)
+        one = clbook.run(held, replace(method, **values), [SEEDS[0]], net=net, progress=False, epochs=1, batch_size=16, **how)
+        if table[0, 2] == 1:
+            assert plasticity.late(one) == pytest.approx(table[0, 1])
 
 
 def test_a_run_that_diverged_learns_nothing() -> None:

@@ -31,6 +31,7 @@ Arrays = dict[str, np.ndarray]
 Seeds = Sequence[int] | None
 Values = dict[str, float]  # of the fields that are searched
 Train = Callable[[str, Scenario, Values, Seeds], Result]
+Judge = Callable[[Result], np.ndarray]  # how good each run is [runs]
 
 WORDS = ("experiment", "preset", "settings", "provenance", "results")  # what the JSON of a report must have
 
@@ -110,11 +111,13 @@ class Setting:
         how = arguments(self.sizes) | training
         return run(scenario, method, self.sizes.seeds if seeds is None else seeds, net=net or self.net(), **how, **place)
 
-    def search(self, name: str, scenario: Scenario, tuned: Iterable[Tuned], train: Train) -> tuple[Values, Arrays]:
+    def search(
+        self, name: str, scenario: Scenario, tuned: Iterable[Tuned], train: Train, judge: Judge = accuracy
+    ) -> tuple[Values, Arrays]:
         """The best values on a held-out tenth of the training data, one field after the other, each with those before.
 
-        train(part, scenario, values, seeds) trains one run. What was tried comes beside, for Report.arrays. Where the sizes
-        are not `searched`, nothing is.
+        train(part, scenario, values, seeds) trains one run, and judge(result) says how good it is. What was tried comes beside,
+        for Report.arrays. Where the sizes are not `searched`, nothing is.
         """
         if not self.sizes.searched:
             return {}, {}
@@ -124,7 +127,7 @@ class Setting:
             def score(value: float, seed: int, each: Tuned = each) -> float:
                 part = f"search-{name}-{each.name}-{value:g}-{seed}"
                 result = train(part, held, values | {each.name: value}, [SEEDS[seed]])
-                return float(accuracy(result).mean())
+                return float(judge(result).mean())
 
             search = Search(each)
             values[each.name] = search.climb(score)
