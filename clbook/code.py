@@ -33,6 +33,40 @@ def digest(*owners: type | str) -> str:
     return found.hexdigest()[:16]
 
 
+def digest_of(*sources: str) -> str:
+    """A number that changes with all the code of the package that these pieces of code import, and what that imports in turn.
+
+    Nothing is left out here: who judges an answer may use what only reads numbers, and a name that a package gathers.
+    """
+    found, reached = hashlib.sha256(), set[str]()
+    waiting = [name for source in sources for name in _named(ast.parse(source))]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting += _named_in(name)
+    for name in sorted(reached):
+        found.update(f"{name}: {_of_module(name)}".encode())
+    return found.hexdigest()[:16]
+
+
+@cache
+def _named_in(module: str) -> list[str]:
+    return _named(_tree(module))
+
+
+def _named(tree: ast.Module) -> list[str]:
+    """The modules and packages that are imported anywhere in a piece of code; of a package's modules, those that are named."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            inner = [f"{node.module}.{a.name}" for a in node.names]
+            found += [name if _source(name) is not None else str(node.module) for name in inner]
+        elif isinstance(node, ast.Import):
+            found += [a.name for a in node.names]
+    return [name for name in dict.fromkeys(found) if name.partition(".")[0] == PACKAGE and _source(name) is not None]
+
+
 def _reached(names: set[str]) -> set[str]:
     """The modules of the package that these import, and those that they import, and so on."""
     reached, waiting = set(), list(names)
@@ -87,16 +121,24 @@ def _of_code(code: types.CodeType, doc: str | None) -> tuple[object, ...]:
 
 
 def _tree(module: str) -> ast.Module:
-    file = _file(module)
+    file = _source(module)
     return ast.parse(file.read_text(encoding="utf-8") if file is not None else "")
 
 
-@cache
 def _file(module: str) -> Path | None:
     """The module's file; none for a package, whose __init__ only gathers names, and for what is no module."""
+    path = _source(module)
+    return None if path is None or path.name == "__init__.py" else path
+
+
+@cache
+def _source(module: str) -> Path | None:
+    """The file of a module or of a package; none for what is neither."""
+    if module.partition(".")[0] != PACKAGE:
+        return None
     try:
         spec = find_spec(module)
     except (ImportError, ValueError):
         return None
     path = Path(spec.origin) if spec is not None and spec.origin else None
-    return path if path is not None and path.suffix == ".py" and path.name != "__init__.py" else None
+    return path if path is not None and path.suffix == ".py" else None

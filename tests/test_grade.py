@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import os
@@ -23,7 +24,7 @@ from small import refused
 from test_master import notebook
 
 import clbook
-from clbook import InputError, methods
+from clbook import InputError, code, methods
 from clbook.course import contest, judging, leaderboard, master
 from clbook.course.grade import GraderError, grader, pool, report, sandbox, submission, wire
 from clbook.course.grade.grader import Entry, Grades
@@ -476,6 +477,40 @@ def test_interrupted_it_goes_on_where_it_was(small_class: Path, monkeypatch: pyt
     assert run(small_class, out) == 0 and len(asked) == 9
     assert {e.student: e.score for e in report.read(out).entries} == {"Ada": 3, "Bob": 5}
     assert run(small_class, out, "--seed", "9") == 0 and len(asked) == 15, "another seed asks for other numbers"
+
+
+KEPT_FOR = [  # an assignment, a module, and whether a change there makes what was kept useless
+    ("study", "clbook.metrics", True),
+    ("study", "clbook.course.judging", True),
+    ("springs", "clbook.importance", True),
+    ("springs", "clbook.course.kinds.fisher", True),
+    ("own_method", "clbook.methods.ewc", True),
+    ("own_method", "clbook.course.contest", True),
+    ("study", "clbook.course.grade.wire", True),
+    ("study", "clbook.course.grade.child", True),
+    ("springs", "clbook", True),
+    ("springs", "clbook.lab.language", False),
+    ("study", "clbook.course.quiz", False),
+]
+
+
+@pytest.mark.parametrize(("name", "module", "useless"), KEPT_FOR)
+def test_what_is_kept_is_of_use_until_code_changes_that_a_check_uses(
+    name: str, module: str, useless: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, tree = master.read(ROOT / "coursework" / name), code._tree
+    before = grader.Grader(found, 1).code
+    for known in (code._of_module, code._named_in):  # what it remembers of this module is forgotten
+        forgets = lambda of, known=known: (known.__wrapped__ if of == module else known)(of)  # noqa: E731
+        monkeypatch.setattr(code, known.__name__, forgets)
+    for line, counts in (("def another():\n    return 1", useless), ('"""Other words."""', False)):
+
+        def changed(of: str, line: str = line) -> ast.Module:
+            parsed = tree(of)
+            return ast.Module([*ast.parse(line).body, *parsed.body[1:]], []) if of == module else parsed
+
+        monkeypatch.setattr(code, "_tree", changed)
+        assert (grader.Grader(found, 1).code != before) == counts, line
 
 
 def test_what_breaks_the_grader_itself_stops_nobody(small_class: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from clbook.checks import InputError, short
-from clbook.code import digest
+from clbook.code import digest_of
 from clbook.course import cells
 from clbook.course.cells import Statement
 from clbook.course.grade import GraderError, MasterError, sandbox, wire
@@ -32,7 +32,7 @@ from clbook.course.judging import verdict
 from clbook.course.master import Hidden, Master
 from clbook.store import replace
 
-CODE = ("clbook.course.grade.grader", "clbook.course.grade.forker", "clbook.course.grade.pool", "clbook.course.contest")
+CODE = "from clbook.course.grade import forker, grader"  # with what the master imports, all that a result depends on
 ROUNDS = 1000
 JUDGING = 60.0  # seconds on the clock for one judge, while all others wait
 SEEDS = 2**48  # too many to try them all
@@ -107,7 +107,7 @@ class Grader:
         self.master, self.seed, self.kept = master, seed, kept
         self.limits = Limits(master.seconds, master.memory_mb)
         self.sha = hashlib.sha256(master.path.read_bytes()).hexdigest()
-        self.code = digest(*CODE)
+        self.code = digest_of(CODE, master.imports, *(h.source for h in master.hidden))
         self._names: dict[str, dict[str, Any]] = {}
         self._idle: queue.LifoQueue[Forker] = queue.LifoQueue()
         self._started: list[Forker] = []
