@@ -38,6 +38,8 @@ MATHJAX_CONFIG = {
         "enableSpeech": False,
         "enableBraille": False,
         "enableExplorer": False,
+        "enableMenu": False,  # it makes each formula a stop of the tab key: 346 on one page
+        "enableAssistiveMml": True,
         "menuOptions": {"settings": {"enrich": False, "speech": False, "braille": False, "assistiveMml": True}},
     },
 }

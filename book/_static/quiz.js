@@ -34,15 +34,7 @@
     said.replaceChildren(heading, ...(list.childElementCount ? [list] : []));
   }
 
-  // MathJax makes each formula a stop of the tab key, and clickable by itself: within a label it must be neither.
-  function pass(quiz) {
-    const still = () => quiz.querySelectorAll("mjx-container[tabindex]").forEach((formula) => formula.removeAttribute("tabindex"));
-    new MutationObserver(still).observe(quiz, { subtree: true, childList: true, attributeFilter: ["tabindex"] });
-    still();
-  }
-
   document.addEventListener("DOMContentLoaded", () => {
-    document.querySelectorAll(".quiz").forEach(pass);
     for (const question of document.querySelectorAll(".quiz-question")) {
       const said = question.querySelector(".quiz-said");
       const button = Object.assign(document.createElement("button"), { type: "button", className: "quiz-check", textContent: "Check" });

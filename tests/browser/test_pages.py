@@ -136,6 +136,7 @@ def test_page_in_a_browser(opened: tuple[str, str, Page, list[str]]) -> None:
         math = page.evaluate(MATH)
         assert all(n == 1 for _, n in math["formulas"]), [f for f in math["formulas"] if f[1] != 1]
         assert not math["errors"]
+        assert not page.locator("mjx-container[tabindex]").count(), "a formula is no stop of the tab key"
         prose = page.evaluate(PROSE)
         raw = [mark for mark in ("$", "\\(", "\\[", "\\frac", "\\theta", "\\begin{") if mark in prose]
         assert not raw, f"TeX that nobody has set: {[prose[max(0, prose.index(m) - 40) :][:80] for m in raw]}"
