@@ -13,11 +13,11 @@ from clbook.methods.mas import mas_importance
 from clbook.net import Net, cnn, mlp, transformer
 from clbook.presets import preset
 from clbook.result import Result
-from clbook.scenarios import Scenario, Task, permuted, reconstruct, rotated, sequence, split
+from clbook.scenarios import Scenario, Task, blurred, permuted, reconstruct, rotated, sequence, split
 from clbook.version import __version__
 
 __all__ = [
     "AnyOf", "Categorical", "Data", "DataError", "DivergedError", "Gaussian", "InputError", "Method", "Net", "Result",
-    "Scenario", "Spring", "Task", "Training", "__version__", "cnn", "fisher", "fisher_overlap", "load", "mas_importance",
-    "mlp", "permuted", "preset", "reconstruct", "rotated", "run", "sequence", "split", "transformer",
+    "Scenario", "Spring", "Task", "Training", "__version__", "blurred", "cnn", "fisher", "fisher_overlap", "load",
+    "mas_importance", "mlp", "permuted", "preset", "reconstruct", "rotated", "run", "sequence", "split", "transformer",
 ]  # fmt: skip

@@ -128,6 +128,7 @@ def fingerprint(scenario: Scenario) -> str:
     parts = {"x": data.x, "y": data.y, "x_test": data.x_test, "y_test": data.y_test, "relabel": scenario.relabel}
     parts |= {"mask": scenario.mask} | {f"view {name}": v for name, v in view.items()}
     parts |= {f"rows {k}": rows for k, rows in enumerate((*scenario.rows, *scenario.rows_test))}
+    parts |= {"in order": torch.ones(1)} if scenario.in_order else {}
     for name, tensor in parts.items():
         if tensor is not None:
             found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -133,6 +133,7 @@ def train(runs: Runs, scenario: Scenario, training: Training, record: Record, fi
         for s, batch in batches(scenario, task, runs.method.sees, runs.seeds, steps, training.batch_size, record.step):
             if runs.alive.any():
                 batch = runs.prepare(scenario, k, batch)  # dropout, and the old samples that the method replays
+                runs.observe(scenario, batch)  # a method that is told of no boundary looks at what comes in
                 direction = runs.direction(batch)  # the gradient of the method's loss, or what it takes for it
                 runs.descend(direction, training.lr_at(s / steps), done=(s + 1) / steps)  # the optimiser, then the method
             record.after_step()  # a point of the curve where it is time for one

@@ -73,6 +73,10 @@ class Method:
         """A batch of task k with what is stored or random beside it: replayed samples in `old`, anything else in `drawn`."""
         return batch
 
+    def observe(self, net: Net, theta: Tensor, state: State, scenario: Scenario, batch: Batch, rng: Rng) -> State:
+        """The state once a batch has come in, before the step on it: where a method looks that is told of no boundary."""
+        return state
+
     def loss(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Float[Tensor, ""]:
         """The loss of one batch: here the task's own."""
         return net.loss(theta, batch)

@@ -1,4 +1,4 @@
-"""The metrics of continual learning: functions of the accuracy matrix R and of nothing else.
+"""The metrics of continual learning: functions of the accuracy matrix R, or of the curve of a run, and of nothing else.
 
 R[i, j] is the accuracy on task j after training on task i, with T tasks; R [..., T, T] may hold many runs. The upper
 triangle (tasks not yet seen) is NaN unless the run was asked for it.
@@ -9,12 +9,13 @@ Book: notebooks/01_forgetting, "The matrix R".
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from numpy import floating, ndarray
 
 from clbook.checks import InputError
 
 Matrix = Float[ndarray, "*runs T T"]
+Curve = Float[ndarray, "*runs E T"]
 Values = Float[ndarray, "*runs"] | floating  # one number per run; NumPy makes that of one run a scalar
 
 
@@ -67,6 +68,40 @@ def forward_transfer(R: Matrix, at_start: Float[ndarray, "*runs T"]) -> Values:
     return (ahead - at_start[..., 1:]).mean(-1)
 
 
+def average_anytime_accuracy(curve: Curve) -> Values:
+    """AAA = 1/E sum_e mean_{j seen at e} a[e, j], the average so far, averaged over all points of the curve.
+
+    curve [..., E, T] holds the accuracy on task j at point e, NaN where it is not yet seen, as in Result.curve.
+    Source: Caccia et al. 2022 (arXiv:2104.05025). Book: notebooks/12_streams, "Anytime metrics".
+    """
+    seen = ~np.isnan(_points(curve))
+    return (np.where(seen, curve, 0).sum(-1) / seen.sum(-1).clip(1)).mean(-1)
+
+
+def min_accuracy(curve: Curve, trained: Int64[ndarray, " E"]) -> Values:
+    """min-ACC = 1/(T-1) sum_{j < T-1} min_{e: trained[e] > j} a[e, j]: the worst of each old task since it was learned.
+
+    trained [E] is the task that was trained at each point, as in the first column of Result.curve_steps. NaN for one task.
+    Source: De Lange et al. 2023 (arXiv:2205.13452), section 3. Book: notebooks/12_streams, "Anytime metrics".
+    """
+    curve, trained = _points(curve), np.asarray(trained)
+    if len(trained) != curve.shape[-2] or trained.max(initial=0) + 1 != curve.shape[-1]:
+        raise InputError(
+            f"trained must say for each of {curve.shape[-2]} points which of {curve.shape[-1]} tasks, got {trained}"
+        )
+    worst = [curve[..., trained > j, j].min(-1) for j in range(curve.shape[-1] - 1)]
+    return np.mean(worst, 0) if worst else np.full(curve.shape[:-2], np.nan)
+
+
+def worst_case_accuracy(curve: Curve, trained: Int64[ndarray, " E"]) -> Values:
+    """WC-ACC = 1/T a[E-1, T-1] + (1 - 1/T) min-ACC: the newest task now, and the worst of the old ones.
+
+    For one task its accuracy. Source: De Lange et al. 2023 (arXiv:2205.13452), section 3.
+    """
+    T, newest = _points(curve).shape[-1], np.asarray(curve)[..., -1, -1]
+    return newest if T == 1 else newest / T + (1 - 1 / T) * min_accuracy(curve, trained)
+
+
 def interval(values: Float[ndarray, "n *rest"], level: float = 0.95) -> tuple[ndarray | floating, ndarray | floating]:
     """Mean and half-width of the `level` confidence interval over the first axis, by Student's t; NaN half-width for one value.
 
@@ -89,6 +124,15 @@ def _square(R: Matrix) -> ndarray:
     if R.ndim < 2 or R.shape[-1] != R.shape[-2]:
         raise InputError(f"R must be [..., T, T], one row per task trained, got shape {R.shape}")
     return R
+
+
+def _points(curve: Curve) -> ndarray:
+    curve = np.asarray(curve)
+    if curve.ndim < 2 or curve.shape[-2] == 0:
+        raise InputError(
+            f"a curve must be [..., E, T] with at least one point: run(..., eval_every=1); got shape {curve.shape}"
+        )
+    return curve
 
 
 def _diagonal(R: Matrix) -> ndarray:

@@ -25,7 +25,7 @@ from clbook.scenarios import Batch, Scenario, Task
 if TYPE_CHECKING:
     from clbook.loop import Training
 
-HOOKS = ("before_task", "prepare", "direction", "after_step", "after_task")
+HOOKS = ("before_task", "prepare", "observe", "direction", "after_step", "after_task")
 
 
 class Runs:
@@ -72,6 +72,12 @@ class Runs:
         for r, m in enumerate(self.methods):
             each.append(m.prepare(tree.take(self.state, r), scenario, k, tree.take(batch, r), self.method_rng[r]))
         return batch._replace(**self._stack([{"old": b.old, "drawn": b.drawn} for b in each], "prepare"))
+
+    def observe(self, scenario: Scenario, batch: Batch) -> None:
+        """What each run's method makes of a batch that has come in."""
+        if "observe" in self._changed:
+            look = lambda r, m, t, s: m.observe(self.net, t, s, scenario, tree.take(batch, r), self.method_rng[r])  # noqa: E731
+            self.state = self._stack(self._one_by_one(look), "observe")
 
     def direction(self, batch: Batch) -> Float[Tensor, "R P"]:
         """What the optimiser takes for the gradient of every run."""

@@ -32,20 +32,23 @@ def batches(
 ) -> Iterator[tuple[int, Batch]]:
     """The steps of a task from `start` on, each with the batch of every run: x [R, B, ...], y [R, B, ...], mask [R, B, C].
 
-    They are drawn from the task itself, from all tasks `seen` so far, or from `all`.
+    They are drawn from the task itself, from all tasks `seen` so far, or from `all`; where the scenario is in order, the task's
+    own come in the order of its rows.
     """
     k = task.index
     sources = {"task": range(k, k + 1), "seen": range(k + 1), "all": range(len(scenario))}[sees]
     n = sum(len(scenario.rows[j]) for j in sources)
-    index = torch.stack([order(n, steps, size, generator(seed, "order", k)) for seed in seeds]).to(scenario.device)
+    shuffled = not scenario.in_order or len(sources) > 1
+    index = torch.stack([order(n, steps, size, generator(seed, "order", k), shuffled) for seed in seeds]).to(scenario.device)
     for s in range(start, steps):
         yield s, of_task(task, index[:, s]) if len(sources) == 1 else of_tasks(scenario, sources, index[:, s])
 
 
-def order(n: int, steps: int, size: int, rng: torch.Generator) -> Int64[Tensor, "steps size"]:
+def order(n: int, steps: int, size: int, rng: torch.Generator, shuffled: bool = True) -> Int64[Tensor, "steps size"]:
     """Which of n samples each step sees: shuffled passes over all of them, one after the other, the last one cut."""
     passes = max(1, -(-steps * size // n))
-    return torch.cat([torch.randperm(n, generator=rng) for _ in range(passes)])[: steps * size].view(steps, size)
+    each = [torch.randperm(n, generator=rng) if shuffled else torch.arange(n) for _ in range(passes)]
+    return torch.cat(each)[: steps * size].view(steps, size)
 
 
 def of_task(task: Task, row: Int64[Tensor, "R B"]) -> Batch:

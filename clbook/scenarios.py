@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from pydantic import InstanceOf
 from torch import Tensor, nn
 
-from clbook.checks import Count, Fraction, InputError, Number, Positive, Whole, check, checked
+from clbook.checks import Count, Fraction, InputError, Number, Positive, Share, Whole, check, checked
 from clbook.data import Data
 from clbook.likelihood import Categorical, Gaussian, Likelihood
 
@@ -69,7 +69,8 @@ class Scenario:
     `scenario[k]` is task k as tensors, made when asked for.
 
     `view` turns x into what a task shows: an nn.Module called with (x, task), whose buffers go to the device with the
-    data, or any function. `likelihood` says what the outputs mean; with targets="inputs" y is x (see `reconstruct`).
+    data, or any function. `likelihood` says what the outputs mean; with targets="inputs" y is x (see `reconstruct`). With
+    `in_order` a task's samples come in the order of its rows and not shuffled (see `blurred`).
 
     Raises InputError for an unknown kind or word. Source: van de Ven & Tolias 2019 (arXiv:1904.07734), table 1.
     """
@@ -84,6 +85,7 @@ class Scenario:
     view: View | None = None
     likelihood: Likelihood = Categorical()  # noqa: RUF009 (frozen)
     targets: Literal["labels", "inputs"] = "labels"
+    in_order: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in (("kind", Kind), ("targets", Literal["labels", "inputs"])):
@@ -345,6 +347,43 @@ def reconstruct(scenario: Scenario, sigma: Positive = 0.5**0.5) -> Scenario:
     """
     mask = torch.ones((), dtype=torch.bool, device=scenario.device).expand(*scenario.mask.shape[:2], scenario.data.x[0].numel())
     return replace(scenario, mask=mask, likelihood=Gaussian(sigma), targets="inputs")
+
+
+@checked
+def blurred(scenario: Scenario, width: Share = 0.5, *, n: Count | None = None, seed: Whole = 0) -> Scenario:
+    """The same tasks as one stream without boundaries: each sample once, in a fixed order, one task fading into the next.
+
+    p(next task at time t) = 1/2 + (t - t_k) / (width n), cut to [0, 1], around the middle t_k = k n of each transition
+
+    `n` samples of each task are drawn (default: all of the smallest), so the whole stream has T n. Task k of the result is its
+    k-th n samples, whichever task they come from, and the test samples of the k-th task; all outputs count from the start.
+    width = 0 switches at once; at width = 1 one transition ends where the next begins. The stream depends on `seed` alone.
+
+    Raises InputError for kind="task", which would tell every sample's task, and for more samples than a task has.
+    Book: notebooks/12_streams, "A stream without boundaries".
+    """
+    least, T, rng = min(len(rows) for rows in scenario.rows), len(scenario), torch.Generator().manual_seed(seed)
+    n = least if n is None else n
+    if scenario.kind == "task":
+        raise InputError('a stream tells no sample\'s task: blurred needs kind="domain" or "class", got kind="task"')
+    if n > least:
+        raise InputError(f"n must be at most {least}, the samples of the smallest task, got {n}")
+    task = torch.arange(T).repeat_interleave(n)
+    row = torch.cat([torch.randperm(len(rows), generator=rng)[:n] for rows in scenario.rows])
+    # a uniform moment of the task's own n steps, moved by up to half a width: the share of the next task rises linearly
+    u, v = torch.rand(2, T * n, generator=rng, dtype=torch.float64)
+    order = (task + u + width * (v - 0.5)).argsort()
+    seen = scenario.batch(task[order].to(scenario.device), row[order].to(scenario.device))
+    tests = [scenario.test(k) for k in range(T)]
+    x_test, y_test = (torch.cat(parts) for parts in zip(*tests, strict=True))
+    outputs, device = scenario.mask.shape[-1], scenario.device
+    return replace(
+        scenario, data=replace(scenario.data, x=seen.x, y=seen.y, x_test=x_test, y_test=y_test, n_classes=outputs),
+        rows=torch.arange(T * n, device=device).split(n),
+        rows_test=torch.arange(len(x_test), device=device).split([len(x) for x, _ in tests]),
+        relabel=torch.arange(outputs, device=device).repeat(T, 1), mask=torch.ones_like(scenario.mask),
+        view=None, in_order=True,
+    )  # fmt: skip
 
 
 def _numbered(data: Data, part: str, start: int) -> Tensor:

@@ -27,13 +27,14 @@ from clbook.lab.kirkpatrick import DEPTH, KIRKPATRICK, MANY, THREE, layer_overla
 from clbook.lab.language import LANGUAGE
 from clbook.lab.plasticity import PLASTICITY
 from clbook.lab.report import Computed, Experiment, Report, Setting, settings_of
+from clbook.lab.streams import BLURRED, GAP
 from clbook.lab.tables import comparison
 from clbook.presets import preset as pick_preset
 from clbook.store import StoreError, files
 
 __all__ = ["DEPTH", "EXPERIMENTS", "MANY", "THREE", "find", "layer_overlaps", "published", "reproduce", "stored"]
 
-EXPERIMENTS = {e.name: e for e in (*KIRKPATRICK, *benchmark.BENCHMARKS, FIXED, ANSWERS, *LANGUAGE, PLASTICITY)}
+EXPERIMENTS = {e.name: e for e in (*KIRKPATRICK, *benchmark.BENCHMARKS, FIXED, ANSWERS, *LANGUAGE, PLASTICITY, GAP, BLURRED)}
 
 
 def reproduce(

@@ -27,7 +27,10 @@ from clbook.scenarios import Task
 SAME = Section("notebooks/01_forgetting", "The same by run")
 SPRINGS = Section("book/ewc", "The springs")
 ASKS = Section("book/summary", "What each one asks of you")
-HOOKS = ("start", "before_task", "prepare", "loss", "direction", "after_step", "after_task", "predict", "importance", "penalty")
+HOOKS = (
+    "start", "before_task", "prepare", "observe", "loss", "direction", "after_step", "after_task", "predict", "importance",
+    "penalty",
+)  # fmt: skip
 HOW: dict[str, Any] = {
     "steps": 4, "batch_size": 8, "lr": 0.05, "optimizer": "sgd", "dtype": torch.float64, "device": "cpu", "progress": False,
     "keep_thetas": True, "on_divergence": "nan",
