@@ -266,10 +266,14 @@ def test_no_cell_of_a_table_is_a_formula(room: Class) -> None:
 @pytest.mark.parametrize(
     ("score", "said"), [(10.1926, "10.2"), (20.0, "20"), (0.0, "0"), (19.99, "19.9"), (1.5, "1.5"), (0.04, "0"), (9.96, "9.9")]
 )
-def test_people_read_one_decimal_and_never_a_whole_number_that_was_not_reached(score: float, said: str) -> None:
+def test_people_read_one_decimal_and_programs_all_digits(score: float, said: str, tmp_path: Path) -> None:
+    """People never read a whole number that was not reached."""
     entry = Entry("Ada", "Ada.py", score, 20.0, "level 3", checks=[grader.Checked("a", 20.0, score)])
     grades = Grades("squares", "Squares", 20.0, 1, "level 3", [entry])
-    assert report.class_csv(grades).splitlines()[1] == f"Ada,Ada.py,{said},20,{said},"
+    (row,) = csv.DictReader(report.class_csv(grades).splitlines())
+    assert float(row["score"]) == float(row["a"]) == score == report.gradescope_results(grades, entry)["score"]
+    (tmp_path / "export.csv").write_text("Student,ID\nAda,1\n")
+    assert float(report.fill_canvas(grades, tmp_path / "export.csv")[0].splitlines()[1].split(",")[2]) == score
     assert f"{said} of 20 points" in report.student_page(grades, entry)
     assert f'<td class="n">{said}</td>' in report.class_page(grades)
     assert Grades.of(json.loads(json.dumps(grades.data))).entries[0].score == score
@@ -291,10 +295,22 @@ def test_joblib_says_nothing_of_semaphores_within_the_walls(engine: grader.Grade
 
 
 def test_every_file_lies_where_it_belongs(room: Class) -> None:
-    names = [report.file_name(e.student) for e in room.grades.entries]
-    assert len(set(names)) == len(names) and all(re.fullmatch(r"[\w.,@ -]{1,80}", n, re.ASCII) for n in names)
+    names = list(report.file_names(e.student for e in room.grades.entries).values())
+    assert len({n.lower() for n in names}) == len(names) == len(room.grades.entries)
+    assert all(re.fullmatch(r"[\w.,@ -]{1,80}", n, re.ASCII) for n in names)
     assert not {".", ".."} & set(names)
     assert sorted(p.name for p in (room.out / "gradescope").iterdir()) == sorted(names)
+
+
+ALIKE = ["anna", "Anna", "ANNA", "Zoe\u0308", "Zo\u00eb", "zo\u00eb", "nul", "Aux.old", "a.", "a", "\\udcff", "\udcff", "Bob"]
+
+
+def test_names_that_differ_in_capitals_or_accents_alone_have_files_of_their_own() -> None:
+    found = report.file_names(ALIKE)
+    assert len({name.lower() for name in found.values()}) == len(ALIKE) and found["Bob"] == "Bob"
+    assert not {name.split(".")[0].lower() for name in found.values()} & {"nul", "aux", "con"}
+    forged = [*ALIKE, *(name for name in found.values() if name not in ALIKE), found["Anna"].upper()]  # they call themselves so
+    assert len({name.lower() for name in report.file_names(forged).values()}) == len(forged)
 
 
 def test_gradescope_gets_what_it_reads(room: Class) -> None:

@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import hashlib
 import json
-import math
 import os
 import queue
 import secrets
@@ -27,6 +26,7 @@ from clbook.course import cells
 from clbook.course.cells import Statement
 from clbook.course.grade import GraderError, MasterError, sandbox, wire
 from clbook.course.grade.pool import ACCIDENTS, MACHINE, Forker, Limits, Outcome
+from clbook.course.grade.scores import tenths
 from clbook.course.grade.submission import Submission, collect
 from clbook.course.judging import verdict
 from clbook.course.master import Hidden, Master
@@ -413,11 +413,3 @@ def _seed(out: Path, given: int | None) -> int:
     seed = secrets.randbits(62) if given is None else given
     replace(file, json.dumps({"seed": seed}))
     return seed
-
-
-def tenths(value: float) -> str:
-    """A score for people: one decimal, none where it is whole. It is never rounded up to the next whole number."""
-    rounded = f"{value:.1f}"
-    if value < float(rounded) == round(value):
-        rounded = f"{math.floor(10 * value) / 10:.1f}"
-    return rounded.removesuffix(".0")

@@ -11,13 +11,15 @@ import hashlib
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from clbook.checks import InputError
-from clbook.course.grade.grader import Checked, Entry, Grades, tenths
+from clbook.course.grade.grader import Checked, Entry, Grades
+from clbook.course.grade.scores import number, tenths
 from clbook.course.grade.submission import shown
 from clbook.store import replace
 
@@ -50,11 +52,12 @@ def write(grades: Grades, out: Path, *, gradescope: bool = False, canvas: Path |
     replace(out / "grades.json", json.dumps(grades.data, indent=1) + "\n")
     replace(out / "grades.csv", class_csv(grades))
     replace(out / "index.html", class_page(grades))
+    names = file_names(e.student for e in grades.entries)
     for entry in grades.entries:
-        replace(out / "reports" / f"{file_name(entry.student)}.html", student_page(grades, entry))
+        replace(out / "reports" / f"{names[entry.student]}.html", student_page(grades, entry))
         if gradescope:
             words = json.dumps(gradescope_results(grades, entry), indent=1)
-            replace(out / "gradescope" / file_name(entry.student) / "results.json", words + "\n")
+            replace(out / "gradescope" / names[entry.student] / "results.json", words + "\n")
     said = [f"written: {out}/grades.json, grades.csv, index.html, reports/"]
     said += [f"written: {out}/gradescope/STUDENT/results.json"] if gradescope else []
     if table is not None:
@@ -71,12 +74,23 @@ def read(folder: Path) -> Grades:
         raise InputError(f"{str(folder)!r} holds no grades.json of clbook grade ({error}); give the folder it wrote") from None
 
 
-def file_name(student: str) -> str:
-    """A name that is safe on every disk and of one student only."""
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _.,@-]{0,79}", student) and not student.endswith((".", " ")):
-        return student
-    digest = hashlib.sha256(student.encode(errors="backslashreplace")).hexdigest()
-    return f"{re.sub('[^A-Za-z0-9_-]+', '_', student)[:40]}-{digest[:8]}"
+# a name that every disk takes as it is, and that looks like none with a digest
+PLAIN = re.compile(
+    r"(?i)(?!(con|prn|aux|nul|com\d|lpt\d)(\.|$))[A-Z0-9][A-Z0-9 _.,@-]{0,79}(?<![. ])(?<!-[0-9a-f]{16})",
+    re.ASCII,
+)
+
+
+def file_names(students: Iterable[str]) -> dict[str, str]:
+    """A name for the files of each student, safe on every disk and of this one alone, also where capitals do not count."""
+    plain = {s: s if PLAIN.fullmatch(s) else "" for s in students}
+    seen = Counter(name.lower() for name in plain.values())
+    return {s: name if name and seen[name.lower()] == 1 else _with_digest(s) for s, name in plain.items()}
+
+
+def _with_digest(student: str) -> str:
+    digest = hashlib.sha256(student.encode(errors="surrogatepass")).hexdigest()
+    return f"{re.sub('[^A-Za-z0-9_-]+', '_', student)[:40]}-{digest[:16]}"
 
 
 # pages ------------------------------------------------------------------------------------------------------------------------
@@ -159,8 +173,9 @@ def _class(grades: Grades) -> Iterator[str]:
     heads = "".join(f'<th scope="col" class="n">{text(c.name)}</th>' for c in grades.entries[0].checks)
     yield f'<div class="wide"><table>\n<tr><th scope="col">student</th><th scope="col" class="n">points</th>{heads}'
     yield '<th scope="col">why not</th></tr>'
+    names = file_names(e.student for e in grades.entries)
     for e in grades.entries:
-        link = f'<a href="reports/{file_name(e.student).replace(" ", "%20")}.html">{text(e.student)}</a>'
+        link = f'<a href="reports/{names[e.student].replace(" ", "%20")}.html">{text(e.student)}</a>'
         cells = "".join(f'<td class="n">{tenths(c.score)}</td>' for c in e.checks)
         why = sentence(e.trouble or "; ".join(dict.fromkeys(c.reason for c in e.checks if c.reason)), 200)
         yield f'<tr><th scope="row">{link}</th><td class="n">{tenths(e.score)}</td>{cells}<td>{text(why)}</td></tr>'
@@ -175,20 +190,15 @@ def sentence(words: str, most: int) -> str:
     return found[1].rstrip(";") if found else f"{words[: most - 1].rpartition(' ')[0] or words[: most - 1]}…"
 
 
-def number(value: float) -> str:
-    """A number without trailing zeros, at most two behind the point."""
-    return f"{value:.2f}".rstrip("0").rstrip(".")
-
-
 # tables -----------------------------------------------------------------------------------------------------------------------
 
 
 def class_csv(grades: Grades) -> str:
-    """One row a student: points in all and for each check, and why there is nothing where there is nothing."""
+    """One row a student: points in all and for each check, as they are, and why there is nothing where there is nothing."""
     names = [c.name for c in grades.entries[0].checks]
     rows: list[list[Any]] = [["student", "file", "score", "points", *names, "trouble"]]
     for e in grades.entries:
-        rows.append([e.student, e.file, *map(tenths, (e.score, e.points, *(c.score for c in e.checks))), e.trouble])
+        rows.append([e.student, e.file, *map(number, (e.score, e.points, *(c.score for c in e.checks))), e.trouble])
     return table(rows)
 
 
