@@ -158,7 +158,7 @@ def test_what_is_searched_is_what_learns_the_last_tasks_best_at_the_rate_of_plai
     new = report.arrays["new/SGD"]
     assert new.shape == (2, 5)
     assert report.ours["SGD: late"] == pytest.approx(new[:, -1], abs=1e-4)
-    assert report.ours["SGD: lost"] == pytest.approx(new[:, 0] - new[:, -1], abs=1e-4)
+    assert report.ours["SGD: lost"] == pytest.approx(new[:, 1] - new[:, -1], abs=1e-4)
     assert report.arrays["condition/SGD"][:, 0].tolist() == [3.0]
 
     data = load("digits").subset(200, sizes.n_test)

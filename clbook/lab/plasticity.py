@@ -31,12 +31,14 @@ from clbook.scenarios import Scenario, permuted
 class Remedy:
     """A way to keep a network able to learn: the method, the optimiser, and what is searched, in this order.
 
-    `lr_of` names the remedy before it whose learning rate it takes over; without, the rate is one of what is searched.
+    `lr_of` names the remedy before it whose learning rate it takes over, `lr` is a rate of its own that is not searched;
+    without either, the rate is one of what is searched.
     """
 
     method: Method
     tuned: tuple[Tuned, ...] = ()
     lr_of: str = ""
+    lr: float | None = None
     optimizer: str = "sgd"
     norm: bool = False  # whether every hidden layer is normalised
 
@@ -50,7 +52,9 @@ LAM = Tuned("lam", (1e-1, 1.0, 1e1))
 ONLINE = m.EWC(lam=1.0, carry="online", gamma=0.9, n_samples=200)
 REMEDIES = {
     "SGD": Remedy(m.Finetune(), (RATE,)),
-    "a fresh network": Remedy(m.ShrinkPerturb(keep=0.0, perturb=1.0), lr_of="SGD"),
+    "SGD, lr 0.1": Remedy(m.Finetune(), lr=0.1),
+    "SGD, lr 0.3": Remedy(m.Finetune(), lr=0.3),
+    "a fresh network": Remedy(m.ShrinkPerturb(keep=0.0, perturb=1.0), (RATE,)),
     "weight decay": Remedy(m.WeightDecay(), (DECAY,), "SGD"),
     "shrink and perturb": Remedy(m.ShrinkPerturb(perturb=0.3), (KEEP, Tuned("perturb", (0.1, 0.3, 1.0), THIRD)), "SGD"),
     "continual backprop": Remedy(m.ContinualBackprop(), (Tuned("share", (0.01, 0.03, 0.1), THIRD, most=1.0),), "SGD"),
@@ -109,8 +113,9 @@ def compute(s: Setting) -> Computed:
     runs: dict[str, Result] = {}
     rates: dict[str, float] = {}
     for label in s.sizes.remedies:
-        own = s.sizes.lr_adam if REMEDIES[label].optimizer == "adam" else s.sizes.lr
-        rates[label], runs[label], more = _learned(s, stream, label, rates.get(REMEDIES[label].lr_of, own))
+        remedy = REMEDIES[label]
+        own = remedy.lr or (s.sizes.lr_adam if remedy.optimizer == "adam" else s.sizes.lr)
+        rates[label], runs[label], more = _learned(s, stream, label, rates.get(remedy.lr_of, own))
         arrays |= more
     return Computed({}, arrays, _ours(runs), tuple(runs.values()))
 
@@ -140,11 +145,18 @@ def _at(remedy: Remedy, values: Values) -> tuple[Method, dict[str, Any]]:
     return replace(remedy.method, **fields), how
 
 
+def lost(result: Result) -> np.ndarray:
+    """How much worse new tasks are learned in the end: the second fifth of the tasks minus the last, in points [runs].
+
+    The second, since a network that has just been drawn needs some tasks before it learns in so few steps.
+    """
+    accuracy = np.nan_to_num(new_task(result))
+    fifth = max(1, accuracy.shape[1] // 5)
+    return accuracy[:, fifth : 2 * fifth].mean(1) - late(result)
+
+
 def _ours(runs: dict[str, Result]) -> dict[str, np.ndarray]:
-    """What each learns late, and what plain SGD loses until then: its first twentieth of the tasks minus the last fifth."""
-    first = new_task(runs["SGD"])
-    lost = first[:, : max(1, first.shape[1] // 20)].mean(1) - late(runs["SGD"])
-    return {"SGD: lost": lost} | {f"{label}: late": late(result) for label, result in runs.items()}
+    return {f"{label}: late": late(r) for label, r in runs.items()} | {f"{label}: lost": lost(r) for label, r in runs.items()}
 
 
 def _watched(s: Setting, stream: Scenario, net: Net, method: Method, how: dict[str, Any]) -> np.ndarray:
@@ -174,12 +186,12 @@ def draw(report: Report, figure: Figure | None = None) -> Figure:
 
 SGD: dict[str, Any] = {"optimizer": "sgd", "epochs": 1, "batch_size": 16}
 LONG: dict[str, Any] = {"lr": 0.1, "lr_adam": 1e-3, "hidden": (100, 100)}
-TARGET = "shape: a network that goes on learning learns worse"
+TARGET = "shape: the longer a network has learned, the worse it learns"
 PLASTICITY = Experiment(
     name="plasticity",
     title="Two hundred permuted tasks: is the last still learned as well as the first?",
     source="after Dohare et al. 2024 (Nature 632:768), who train on 800 tasks of 60,000 images one by one",
-    reference={"SGD: lost": Reference(">=", 1.0, TARGET)},
+    reference={f"{label}: lost": Reference(">=", 0.0, TARGET) for label in ("SGD", "Adam")},
     sizes={
         "quick": Sizes(
             **SGD, seeds=2, tasks=6, n_train=400, n_test=100, hidden=(20, 20), lr=0.1, lr_adam=3e-3, every=3, searched=False,
