@@ -337,7 +337,7 @@ GAP = Experiment(
 BLURRED = Experiment(
     name="streams",
     title="One pass, batches of ten, no boundaries",
-    source="after Aljundi et al. 2019 (arXiv:1812.03596) for the detector; the streams are this book's own",
+    source="after Aljundi et al. 2019 (arXiv:1812.03596) for the detector; nothing published to compare with",
     reference={},
     sizes={
         "quick": Sizes(**SGD, **SMALL, epochs=1, batch_size=10, eval_every=10),
