@@ -253,8 +253,7 @@ def mlp(
     """A fully connected ReLU network n_in - hidden - n_out with PyTorch's own initialisation.
 
     `dropout` = (p on the input, p on every hidden layer), active in training only. With `norm` each hidden layer is normalised
-    before its ReLU (LayerNorm). Raises InputError for a layer without
-    units and for probabilities outside [0, 1).
+    before its ReLU (LayerNorm). Raises InputError for a layer without units and for probabilities outside [0, 1).
     """
 
     def factory() -> nn.Module:

@@ -143,7 +143,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "first": (FLAT.first, {"n_tasks": 1}),
     "subset": (D.subset, {"n_train": 5, "n_test": 5, "seed": 0}),
     "load": (clbook.load, {"name": "digits", "root": "/dev/null/nowhere"}),
-    "mlp": (clbook.mlp, {"n_in": 3, "n_out": 2, "hidden": (4,), "dropout": (0.0, 0.5)}),
+    "mlp": (clbook.mlp, {"n_in": 3, "n_out": 2, "hidden": (4,), "dropout": (0.0, 0.5), "norm": False}),
     "cnn": (clbook.cnn, {"shape": (1, 4, 4), "n_out": 2, "channels": (2,), "hidden": 3}),
     "transformer": (clbook.transformer, {"tokens": 5, "context": 4, "width": 8, "heads": 2, "depth": 1}),
     "Net": (Net, {"factory": lambda: torch.nn.Linear(3, 2), "example": torch.zeros(1, 3)}),

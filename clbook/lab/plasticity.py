@@ -6,7 +6,7 @@ chosen as all strengths of the book are. Book: notebooks/11_plasticity.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 from clbook import methods as m
 from clbook import metrics, plots
 from clbook.checks import Count
-from clbook.lab.report import Arrays, Computed, Experiment, Reference, Report, Seeds, Setting, Values, arguments
+from clbook.lab.report import Arrays, Computed, Experiment, Reference, Report, Seeds, Setting, Values, arguments, with_values
 from clbook.lab.search import Tuned
 from clbook.loop import Training, run
 from clbook.method import Method
@@ -125,8 +125,12 @@ def _learned(s: Setting, stream: Scenario, label: str, lr: float) -> tuple[float
     remedy = REMEDIES[label]
     net = mlp(s.data.x.shape[1], s.data.n_classes, s.sizes.hidden, norm=remedy.norm)
 
+    def at(values: Values) -> tuple[Method, dict[str, Any]]:
+        method, more = with_values(remedy.method, values)
+        return method, {"optimizer": remedy.optimizer, "keep_optimizer": True, "lr": lr, "on_divergence": "nan"} | more
+
     def train(part: str, scenario: Scenario, values: Values, seeds: Seeds) -> Result:
-        method, how = _at(remedy, {"lr": lr} | values)
+        method, how = at(values)
         return s.train(part.replace(" ", "-"), scenario, method, net, seeds, **how)
 
     found, arrays = s.search(label, stream, remedy.tuned, train, late)
@@ -134,15 +138,8 @@ def _learned(s: Setting, stream: Scenario, label: str, lr: float) -> tuple[float
     arrays[f"new/{label}"] = new_task(result).astype(np.float32)
     arrays[f"kept/{label}"] = 100 * np.asarray(metrics.average_accuracy(result.R))
     if not remedy.norm:
-        arrays[f"condition/{label}"] = _watched(s, stream, net, *_at(remedy, {"lr": lr} | found))
+        arrays[f"condition/{label}"] = _watched(s, stream, net, *at(found))
     return found.get("lr", lr), result, arrays
-
-
-def _at(remedy: Remedy, values: Values) -> tuple[Method, dict[str, Any]]:
-    """The method and how it is trained with these values of the learning rate and of what else is searched."""
-    fields = {name: value for name, value in values.items() if name != "lr"}
-    how = {"optimizer": remedy.optimizer, "keep_optimizer": True, "lr": values["lr"], "on_divergence": "nan"}
-    return replace(remedy.method, **fields), how
 
 
 def lost(result: Result) -> np.ndarray:

@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -76,6 +76,12 @@ def arguments(training: Training) -> dict[str, Any]:
     return {f.name: getattr(training, f.name) for f in fields(Training)}
 
 
+def with_values(method: Method, values: Values) -> tuple[Method, dict[str, Any]]:
+    """The method with these values of its own fields, and beside it those that belong to its training, such as lr."""
+    own = {f.name: values[f.name] for f in fields(method) if f.name in values}
+    return replace(method, **own), {name: value for name, value in values.items() if name not in own}
+
+
 def accuracy(result: Result) -> np.ndarray:
     """Average accuracy at the end in percent [runs]; a run that diverged counts as 0."""
     return np.nan_to_num(100 * np.asarray(metrics.average_accuracy(result.R)))
@@ -112,16 +118,16 @@ class Setting:
         return run(scenario, method, self.sizes.seeds if seeds is None else seeds, net=net or self.net(), **how, **place)
 
     def search(
-        self, name: str, scenario: Scenario, tuned: Iterable[Tuned], train: Train, judge: Judge = accuracy
+        self, name: str, scenario: Scenario, tuned: Iterable[Tuned], train: Train, judge: Judge = accuracy, share: float = 0.1
     ) -> tuple[Values, Arrays]:
-        """The best values on a held-out tenth of the training data, one field after the other, each with those before.
+        """The best values on a held-out `share` of the training data, one field after the other, each with those before.
 
         train(part, scenario, values, seeds) trains one run, and judge(result) says how good it is. What was tried comes beside,
         for Report.arrays. Where the sizes are not `searched`, nothing is.
         """
         if not self.sizes.searched:
             return {}, {}
-        held, values, arrays = scenario.held_out(0.1), Values(), Arrays()
+        held, values, arrays = scenario.held_out(share), Values(), Arrays()
         for each in tuned:
 
             def score(value: float, seed: int, each: Tuned = each) -> float:

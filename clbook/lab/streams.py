@@ -7,9 +7,11 @@ Book: notebooks/12_streams.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +22,8 @@ from clbook import methods as m
 from clbook import metrics, plots
 from clbook.checks import Count, Share
 from clbook.lab.provenance import concat
-from clbook.lab.report import Computed, Experiment, Reference, Report, Setting, accuracy, arguments
-from clbook.lab.search import SEEDS, Search, Tuned
+from clbook.lab.report import Arrays, Computed, Experiment, Reference, Report, Seeds, Setting, Values, arguments, with_values
+from clbook.lab.search import Tuned
 from clbook.loop import Training, run
 from clbook.method import Method, Rng, State
 from clbook.methods import online
@@ -32,14 +34,14 @@ from clbook.scenarios import Batch, Scenario, blurred, permuted, split
 
 STREAMS = ("permuted", "split")  # domain-incremental, and class-incremental
 OF_STREAM = 100  # a run of seed s gets the stream of seed 100 + s; the detector was set on that of seed 0
+HELD_OUT = 0.02  # the share of the training data on which values are chosen
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A method and the field that is searched: one of its own, or lr."""
+class Entry(NamedTuple):
+    """A method and what is searched: a field of its own, or lr."""
 
     method: Method
-    tuned: Tuned | None = None
+    tuned: tuple[Tuned, ...] = ()
 
 
 def _lam(*start: float, factor: float = 10.0) -> Tuned:
@@ -52,30 +54,30 @@ RATE = Tuned("lr", (0.01, 0.03, 0.1), 3.0)
 
 TOLD = {
     "fine-tuning": Entry(m.Finetune()),
-    "EWC": Entry(m.EWC(lam=1.0, n_samples=200), EWC),
-    "MAS": Entry(m.MAS(lam=1.0, n_samples=200), MAS),
-    "SI": Entry(m.SI(lam=1.0), SI),
-    "LwF": Entry(m.LwF(lam=1.0), LWF),
-    "ER": Entry(m.ER(size=200, buffer="reservoir"), REPLAY),
-    "DER++": Entry(m.DERpp(size=200), DARK),
+    "EWC": Entry(m.EWC(lam=1.0, n_samples=200), (EWC,)),
+    "MAS": Entry(m.MAS(lam=1.0, n_samples=200), (MAS,)),
+    "SI": Entry(m.SI(lam=1.0), (SI,)),
+    "LwF": Entry(m.LwF(lam=1.0), (LWF,)),
+    "ER": Entry(m.ER(size=200, buffer="reservoir"), (REPLAY,)),
+    "DER++": Entry(m.DERpp(size=200), (DARK,)),
     "A-GEM": Entry(m.AGEM(size=200, buffer="reservoir")),
     "all tasks so far": Entry(m.Cumulative()),
 }
 ONLINE = {
     "fine-tuning": Entry(m.Finetune()),
-    "fine-tuning, own rate": Entry(m.Finetune(), RATE),
-    "EWC, told": Entry(m.EWC(lam=1.0, n_samples=200), EWC),
-    "EWC, detector": Entry(online.StreamEWC(lam=1.0), EWC),
-    "EWC, clock": Entry(online.StreamEWC(lam=1.0, every=50), EWC),
-    "MAS, told": Entry(m.MAS(lam=1.0, n_samples=200), MAS),
-    "MAS, detector": Entry(online.StreamMAS(lam=1.0), MAS),
-    "SI, told": Entry(m.SI(lam=1.0), SI),
-    "SI, detector": Entry(online.StreamSI(lam=1.0), SI),
-    "LwF, told": Entry(m.LwF(lam=1.0), LWF),
-    "LwF, detector": Entry(online.ChangeLwF(lam=1.0), LWF),
-    "LwF, slow teacher": Entry(online.StreamLwF(lam=1.0), LWF),
-    "ER": Entry(online.StreamER(), REPLAY),
-    "DER++": Entry(online.StreamDERpp(), DARK),
+    "fine-tuning, own rate": Entry(m.Finetune(), (RATE,)),
+    "EWC, told": Entry(m.EWC(lam=1.0, n_samples=200), (EWC,)),
+    "EWC, detector": Entry(online.StreamEWC(lam=1.0), (EWC,)),
+    "EWC, clock": Entry(online.StreamEWC(lam=1.0, every=50), (EWC,)),
+    "MAS, told": Entry(m.MAS(lam=1.0, n_samples=200), (MAS,)),
+    "MAS, detector": Entry(online.StreamMAS(lam=1.0), (MAS,)),
+    "SI, told": Entry(m.SI(lam=1.0), (SI,)),
+    "SI, detector": Entry(online.StreamSI(lam=1.0), (SI,)),
+    "LwF, told": Entry(m.LwF(lam=1.0), (LWF,)),
+    "LwF, detector": Entry(online.ChangeLwF(lam=1.0), (LWF,)),
+    "LwF, slow teacher": Entry(online.StreamLwF(lam=1.0), (LWF,)),
+    "ER": Entry(online.StreamER(), (REPLAY,)),
+    "DER++": Entry(online.StreamDERpp(), (DARK,)),
     "A-GEM": Entry(online.StreamAGEM()),
     "shuffled": Entry(m.Joint()),
 }
@@ -103,6 +105,7 @@ class Sizes(Training):
     n_test: Count
     hidden: tuple[Count, ...]
     widths: tuple[Share, ...] = (0.5,)
+    searched: bool = True
     data: str = "mnist"
 
 
@@ -118,17 +121,25 @@ def net_of(s: Setting, scenario: Scenario) -> Net:
     return mlp(s.data.x.shape[1], scenario.n_outputs, s.sizes.hidden)
 
 
-def with_value(entry: Entry, value: float | None) -> tuple[Method, dict[str, Any]]:
-    """The method with this value of what is searched, and what goes to the training."""
-    if entry.tuned is None or value is None:
-        return entry.method, {}
-    if entry.tuned.name == "lr":
-        return entry.method, {"lr": value}
-    return replace(entry.method, **{entry.tuned.name: value}), {}
-
-
 def part_of(stream: str, label: str) -> str:
-    return f"{stream}-{label}".replace(" ", "-").replace(",", "").replace("+", "p")
+    return re.sub("[ :]+", "-", f"{stream}-{label}").replace(",", "").replace("+", "p")
+
+
+def _chosen(
+    s: Setting, stream: str, tasks: Scenario, entries: dict[str, Entry], trial: Callable[..., Result]
+) -> dict[str, tuple[Method, dict[str, Any], Arrays]]:
+    """Each method with what was searched of it, what goes to its training, and what was tried."""
+    found = {}
+    for label, entry in entries.items():
+
+        def train(part: str, held: Scenario, values: Values, seeds: Seeds, entry: Entry = entry) -> Result:
+            method, how = with_values(entry.method, values)
+            (seed,) = seeds or ()
+            return trial(s, part_of("search", part), held, method, seed, how)
+
+        values, tried = s.search(f"{stream}: {label}", tasks, entry.tuned, train, share=HELD_OUT)
+        found[label] = (*with_values(entry.method, values), tried)
+    return found
 
 
 def anytime(result: Result) -> dict[str, np.ndarray]:
@@ -153,27 +164,18 @@ def compute_gap(s: Setting) -> Computed:
     ours: dict[str, np.ndarray] = {}
     for stream in STREAMS:
         tasks = tasks_of(stream, s)
-        held = tasks.held_out(0.02)
-        for label, entry in TOLD.items():
-            part, value = part_of(stream, label), None
-            if entry.tuned is not None:
-
-                def score(value: float, seed: int, entry: Entry = entry, part: str = part, held: Scenario = held) -> float:
-                    method, how = with_value(entry, value)
-                    net, name = net_of(s, held), f"search-{part}-{value:g}-{seed}"
-                    how |= {"eval_every": None, "on_divergence": "nan"}
-                    return float(accuracy(s.train(name, held, method, net, [SEEDS[seed]], **how)).mean())
-
-                search = Search(entry.tuned)
-                value = search.climb(score)
-                arrays[f"search/{stream}: {label}: {entry.tuned.name}"] = search.table()
-            method, how = with_value(entry, value)
-            result = s.train(part, tasks, method, net_of(s, tasks), **how)
+        for label, (chosen, how, tried) in _chosen(s, stream, tasks, TOLD, _gap_trial).items():
+            result = s.train(part_of(stream, label), tasks, chosen, net_of(s, tasks), **how)
             runs.append(result)
-            arrays[f"curve/{stream}: {label}"] = result.curve.astype(np.float32)
+            arrays |= tried | {f"curve/{stream}: {label}": result.curve.astype(np.float32)}
             arrays[f"steps/{stream}"] = result.curve_steps
             ours |= {f"{stream}: {label}: {name}": values for name, values in anytime(result).items()}
     return Computed({}, arrays, ours, tuple(runs))
+
+
+def _gap_trial(s: Setting, part: str, held: Scenario, method: Method, seed: int, how: dict[str, Any]) -> Result:
+    how = how | {"eval_every": None, "on_divergence": "nan"}
+    return s.train(part, held, method, net_of(s, held), [seed], **how)
 
 
 def draw_gap(report: Report, figure: Figure | None = None) -> Figure:
@@ -239,33 +241,20 @@ def compute_streams(s: Setting) -> Computed:
     ours: dict[str, np.ndarray] = {}
     for name in STREAMS:
         tasks = tasks_of(name, s)
-        held = tasks.held_out(0.02)
-        chosen: dict[str, float | None] = {}
-        for label in labels_of(name, first=True):
-            entry, part = ONLINE[label], part_of(name, label)
-            if entry.tuned is None:
-                chosen[label] = None
-                continue
-
-            def score(value: float, seed: int, entry: Entry = entry, part: str = part, held: Scenario = held) -> float:
-                method, how = with_value(entry, value)
-                return float(
-                    accuracy(one(s, f"search-{part}", held, method, SEEDS[seed], s.sizes.widths[0], value, how)).mean()
-                )
-
-            search = Search(entry.tuned)
-            chosen[label] = search.climb(score)
-            arrays[f"search/{name}: {label}: {entry.tuned.name}"] = search.table()
+        entries = {label: ONLINE[label] for label in labels_of(name, first=True)}
+        chosen = _chosen(s, name, tasks, entries, partial(one, width=s.sizes.widths[0]))
+        for _, _, tried in chosen.values():
+            arrays |= tried
         for width in s.sizes.widths:
             for label in labels_of(name, first=width == s.sizes.widths[0]):
-                method, how = with_value(ONLINE[label], chosen[label])
+                method, how, _ = chosen[label]
                 part = part_of(name, label)
-                result = concat([one(s, part, tasks, method, seed, width, None, how) for seed in range(s.sizes.seeds)])
+                result = concat([one(s, part, tasks, method, seed, how, width) for seed in range(s.sizes.seeds)])
                 runs.append(result)
                 arrays[f"curve/{name}: {width:g}: {label}"] = result.curve.astype(np.float32)
                 arrays[f"steps/{name}"] = result.curve_steps
                 ours |= {f"{name}: {width:g}: {label}: {k}": v for k, v in anytime(result).items()}
-            method = with_value(ONLINE["EWC, detector"], chosen["EWC, detector"])[0]
+            method = chosen["EWC, detector"][0]
             assert isinstance(method, online.StreamEWC)
             arrays[f"losses/{name}: {width:g}"] = np.stack(
                 [listen(s, method, stream_of(s, tasks, seed, width), seed) for seed in range(s.sizes.seeds)]
@@ -277,13 +266,10 @@ def stream_of(s: Setting, tasks: Scenario, seed: int, width: float) -> Scenario:
     return blurred(tasks, width, n=s.sizes.n, seed=OF_STREAM + seed)
 
 
-def one(
-    s: Setting, part: str, tasks: Scenario, method: Method, seed: int, width: float, value: float | None, how: dict[str, Any]
-) -> Result:
+def one(s: Setting, part: str, tasks: Scenario, method: Method, seed: int, how: dict[str, Any], width: float) -> Result:
     """One run on its own stream."""
     stream = stream_of(s, tasks, seed, width)
-    name = f"{part}-{width:g}-{seed}" + ("" if value is None else f"-{value:g}")
-    return s.train(name, stream, method, net_of(s, stream), [seed], **how | {"on_divergence": "nan"})
+    return s.train(f"{part}-{width:g}-{seed}", stream, method, net_of(s, stream), [seed], **how, on_divergence="nan")
 
 
 def marks_of(report: Report, stream: str, width: float) -> list[list[int]]:
