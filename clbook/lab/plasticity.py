@@ -177,7 +177,7 @@ def draw(report: Report, figure: Figure | None = None) -> Figure:
         mean = smooth(report.arrays[f"new/{label}"].mean(0), width)
         ax.plot(np.arange(width, width + len(mean)), mean, ("-", "--", ":")[i % 3], label=label, color=plots.colour(label))
     ax.set(xlabel="tasks learned", ylabel=f"accuracy on the new task (%), mean of {width} tasks")
-    ax.legend(fontsize=8, ncols=2)
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 

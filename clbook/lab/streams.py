@@ -191,7 +191,7 @@ def draw_gap(report: Report, figure: Figure | None = None) -> Figure:
             ax.fill_between(steps, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
         ax.set(ylabel="accuracy on task 1 (%)", title=stream, ylim=(0, 100))
     axes[-1].set_xlabel("training steps")
-    axes[0].legend(fontsize=7, ncols=3)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
