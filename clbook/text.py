@@ -1,15 +1,18 @@
 """Text that every reader has: the prose and the code of Python's own library, cut into windows of tokens.
 
-Prose are the docstrings and the help topics, code is everything else, written anew without docstrings and comments. Both come
-from the reader's own Python, so another version of Python gives slightly other text. A token is one ASCII character; test
-windows come from modules of which no training window does. Book: notebooks/10_finetuning.
+Prose are the docstrings and the help topics, code is everything else, written anew without docstrings and comments; a third
+text are the names of the characters of Unicode. All come from the reader's own Python, so another version of Python gives
+slightly other text. A token is one ASCII character; test windows come from modules, or for names from blocks of 256
+characters, of which no training window does. Book: notebooks/10_finetuning.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import sys
 import sysconfig
+import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
@@ -25,7 +28,7 @@ from clbook.data import Data, DataError
 TOKENS = 128  # ASCII
 TEST_SHARE = 10  # one module in so many is tested on
 NOT_READ = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "encodings", "__pycache__"}
-Topic = Literal["prose", "code"]
+Topic = Literal["prose", "code", "names"]
 Part = Literal["train", "test"]
 PARTS = get_args(Part)
 
@@ -83,7 +86,7 @@ def read(topic: Topic, part: Part, modules: Count | None = None) -> str:
 
 @lru_cache
 def _texts(modules: int | None) -> dict[tuple[str, str], str]:
-    """The four texts: prose and code, to train on and to test on."""
+    """The six texts: prose, code and names, to train on and to test on."""
     pieces: dict[tuple[str, str], list[str]] = {(topic, part): [] for topic in get_args(Topic) for part in PARTS}
     for name, source in islice(_modules(), modules):
         try:
@@ -94,6 +97,8 @@ def _texts(modules: int | None) -> dict[tuple[str, str], str]:
         pieces["code", _part(name)].append(_code(tree))
     for name, text in _topics() if modules is None else ():
         pieces["prose", _part(name)].append(text)
+    for name, text in islice(_blocks(), modules):
+        pieces["names", _part(name)].append(text)
     return {key: "\n\n".join(some) for key, some in pieces.items()}
 
 
@@ -131,6 +136,14 @@ def _topics() -> Iterator[tuple[str, str]]:
     except ImportError:
         return
     yield from sorted(topics.items())
+
+
+def _blocks() -> Iterator[tuple[str, str]]:
+    """The names of the characters of Unicode, a line each, in blocks of 256, without those that end in the number."""
+    for start in range(0, sys.maxunicode, 256):
+        names = (unicodedata.name(chr(c), "") for c in range(start, start + 256))
+        if block := [name for c, name in enumerate(names, start) if name and not name.endswith(f"{c:X}")]:
+            yield f"U+{start:X}", "\n".join(block)
 
 
 def _part(name: str) -> str:

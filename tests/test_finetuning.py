@@ -17,10 +17,10 @@ from torch.func import grad, vmap
 
 import clbook
 from clbook import AnyOf, Categorical, Method, Net, Scenario, text
-from clbook.lab import answers, language
+from clbook.lab import answers, further, language
 from clbook.lab.experiments import reproduce
 from clbook.methods import ER, EWC, Finetune, LoRA, OwnAnswers, PolicyGradient, PseudoRehearsal
-from clbook.methods.pseudo import written
+from clbook.methods.pseudo import RecordedReplay, written
 from clbook.scenarios import Batch
 
 D = torch.float64
@@ -288,6 +288,21 @@ def test_strong_pseudo_rehearsal_keeps_what_fine_tuning_loses() -> None:
     assert lost(Finetune()) < 3 * lost(PseudoRehearsal(lam=30.0, size=100, first=0)) < 0
 
 
+def test_recorded_replay_keeps_the_windows_of_er_and_what_the_old_network_said_of_them() -> None:
+    scenario, net = texts().to("cpu", D), bigrams()
+    theta, task, method = net.init(0).to(D), scenario[0], RecordedReplay(lam=2.0, size=7)
+    state = method.after_task(net, theta, method.start(net, theta), task, torch.Generator().manual_seed(1))
+    er = ER(size=7)
+    kept = er.after_task(net, theta, er.start(net, theta), task, torch.Generator().manual_seed(1))["kept"]
+    assert torch.equal(state["text"], task.x[kept[:, 1]])
+    assert torch.equal(state["recorded"], net(theta, task.x[kept[:, 1]]))
+    # one more window from nowhere would add its cross-entropy with itself: the entropy of what the network says
+    batch = batch_of(scenario, 1)._replace(drawn=dict(state))
+    p = state["recorded"].log_softmax(-1)
+    entropy = -(p.exp() * p).sum(-1).mean()
+    assert method.loss(net, theta, state, batch) == pytest.approx(float(net.loss(theta, batch) + 2 * entropy))
+
+
 def test_pseudo_rehearsal_stacked_is_what_each_run_is_alone() -> None:
     scenario, net = texts(), bigrams()
     methods = [PseudoRehearsal(lam=lam, size=9, first=1) for lam in (0.5, 2.0)]
@@ -387,6 +402,30 @@ def test_the_fronts_of_the_language_model(tmp_path: Path) -> None:
     assert full[1:] == pytest.approx(-result.R[0, 1])
     assert set(fronts) == {*(family for family, *_ in language.settings(sizes)), "averaged with the base"}
     assert report.arrays["recovery"].shape == (1, 1, 3)
+
+
+def test_two_networks_in_one() -> None:
+    start, a, b = (torch.randn(5, generator=torch.Generator().manual_seed(i), dtype=D) for i in range(3))
+    one = torch.ones(5, dtype=D)
+    assert torch.equal(further.added(start, (a, b), 0.0), start)
+    assert torch.allclose(further.added(start, (a,), 1.0), a)
+    assert torch.allclose(further.added(start, (a, b), 0.5), further.weighted_mean((a, b), [one, one]))
+    weight = torch.tensor([0.0, 1.0, 0.0, 3.0, 2.0], dtype=D), torch.tensor([1.0, 0.0, 0.0, 1.0, 2.0], dtype=D)
+    merged = further.weighted_mean((a, b), weight)
+    assert torch.allclose(merged, torch.stack([b[0], a[1], b[2], (3 * a[3] + b[3]) / 4, (a[4] + b[4]) / 2]))
+    # the lowest point of two springs
+    theta = merged.clone().requires_grad_()
+    pull = sum((w * (theta - t).square()).sum() for w, t in zip(weight, (a, b), strict=True))
+    assert torch.allclose(torch.autograd.grad(pull, theta)[0], torch.zeros(5, dtype=D), atol=1e-12)
+
+
+def test_further_fronts_and_merged_networks(tmp_path: Path) -> None:
+    sizes = replace(further.FURTHER.sizes["quick"], seeds=1, lam_recorded=(), lam_pseudo=(), lam_ewc=(), shares=())
+    report = reproduce("lm-further", "quick", tmp_path, sizes=sizes, progress=False, quiet=True)
+    merged = {k.removeprefix("merged/"): v[0] for k, v in report.arrays.items() if k.startswith("merged/")}
+    assert merged["base + 0.5 of both task vectors"] == pytest.approx(merged["mean of the two"], rel=1e-4)
+    assert merged["code alone"][1] < merged["base"][1] and merged["names alone"][2] < merged["base"][2]
+    assert set(language.fronts(report)) == {"both texts"}
 
 
 def test_an_average_with_nothing_of_the_base_is_the_tuned_network() -> None:

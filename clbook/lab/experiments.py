@@ -23,6 +23,7 @@ from clbook.data import Data
 from clbook.lab import benchmark, provenance
 from clbook.lab.answers import ANSWERS
 from clbook.lab.fixed import FIXED
+from clbook.lab.further import FURTHER
 from clbook.lab.kirkpatrick import DEPTH, KIRKPATRICK, MANY, THREE, layer_overlaps
 from clbook.lab.language import LANGUAGE
 from clbook.lab.plasticity import PLASTICITY
@@ -34,7 +35,8 @@ from clbook.store import StoreError, files
 
 __all__ = ["DEPTH", "EXPERIMENTS", "MANY", "THREE", "find", "layer_overlaps", "published", "reproduce", "stored"]
 
-EXPERIMENTS = {e.name: e for e in (*KIRKPATRICK, *benchmark.BENCHMARKS, FIXED, ANSWERS, *LANGUAGE, PLASTICITY, GAP, BLURRED)}
+TODAY = (ANSWERS, *LANGUAGE, FURTHER, PLASTICITY, GAP, BLURRED)
+EXPERIMENTS = {e.name: e for e in (*KIRKPATRICK, *benchmark.BENCHMARKS, FIXED, *TODAY)}
 
 
 def reproduce(

@@ -135,18 +135,18 @@ def fine_tune(s: Setting) -> Computed:
     for family, strength, method, lr in settings(sizes):
         part = f"{family}-{strength:g}".replace(" ", "-").replace(",", "")
         tried.setdefault(family, []).append((strength, s.train(part, scenario, method, known, lr=lr)))
-    arrays = {f"front/{family}": _front(some) for family, some in tried.items()}
+    arrays = {f"front/{family}": np.stack([front(*each) for each in some]) for family, some in tried.items()}
     full = dict(tried["all weights"])[sizes.lr]
     arrays["front/averaged with the base"] = averaged(net, start, full.theta, scenario, sizes.averaged)
     arrays["recovery"] = recovery(s, net, full.theta)
     arrays["start"] = np.array([[nats(net, start, scenario, j) for j in (0, 1)]])
     results = {f"{family}, {strength:g}": result for family, some in tried.items() for strength, result in some}
-    return Computed(results, arrays, _ours(arrays))
+    return Computed(results, arrays, numbers(arrays))
 
 
-def _front(some: list[tuple[float, Result]]) -> np.ndarray:
-    """strength, nats of prose and of code [strengths, seeds, 3]."""
-    return np.stack([np.column_stack([np.full(len(r.R), strength), -r.R[:, 1]]) for strength, r in some])
+def front(strength: float, result: Result) -> np.ndarray:
+    """strength, nats of prose and of code at the end of these runs [seeds, 3]."""
+    return np.column_stack([np.full(len(result.R), strength), -result.R[:, 1]])
 
 
 def averaged(net: Net, start: Tensor, tuned: list[Tensor], scenario: Scenario, shares: tuple[float, ...]) -> np.ndarray:
@@ -172,7 +172,7 @@ def recovery(s: Setting, net: Net, tuned: list[Tensor]) -> np.ndarray:
     return np.array(found)
 
 
-def _ours(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def numbers(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Nats a character of prose and of code, of every family at every strength."""
     ours: dict[str, np.ndarray] = {}
     for key, front in arrays.items():

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from clbook.checks import Count, InputError, Natural, Positive, Strength
 from clbook.likelihood import Categorical
-from clbook.method import Method, Rng, State
+from clbook.method import Keeps, Method, Rng, State
 from clbook.net import Net
 from clbook.scenarios import Batch, Scenario, Task
 
@@ -31,7 +32,7 @@ class PseudoRehearsal(Method):
     """
 
     label = "pseudo-rehearsal"
-    keeps = ()
+    keeps: ClassVar[Keeps] = ()
     lam: Strength = 1.0
     temperature: Positive = 1.0
     size: Count = 250
@@ -55,9 +56,7 @@ class PseudoRehearsal(Method):
         if task.index == 0:
             return theta, state
         text = written(net, theta, self.size, self.first, rng)
-        with torch.no_grad():
-            recorded = torch.cat([net(theta, x) for x in text.split(250)])
-        return theta, {"text": text, "recorded": recorded}
+        return theta, {"text": text, "recorded": recorded(net, theta, text)}
 
     def prepare(self, state: State, scenario: Scenario, k: int, batch: Batch, rng: Rng) -> Batch:
         if len(state["text"]) == 0:
@@ -72,6 +71,35 @@ class PseudoRehearsal(Method):
         every = torch.ones_like(batch.mask[:1])  # all tokens count
         outputs = net(theta, batch.drawn["text"])
         return new + self.lam * net.likelihood.distil(outputs, batch.drawn["recorded"], every, every, self.temperature)
+
+
+@dataclass(frozen=True)
+class RecordedReplay(PseudoRehearsal):
+    """Pseudo-rehearsal on real text: `size` windows of each old task are kept, with what the network said of them then.
+
+    The loss is that of PseudoRehearsal, and the windows are those that ER keeps with the same generator. So it differs from the
+    one in where the old text comes from, and from the other in what is asked of it: a distribution in place of a character.
+
+    Source: dark experience replay, Buzzega et al. 2020 (arXiv:2004.07211), with LwF's distillation in place of squares.
+    Book: notebooks/10_finetuning.
+    """
+
+    label = "recorded replay"
+    keeps = ("text", "recorded")
+
+    def before_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> tuple[Tensor, State]:
+        return theta, state
+
+    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> State:
+        text = task.x[torch.randperm(len(task.x), generator=rng)[: self.size].to(task.x.device)]
+        new = {"text": text, "recorded": recorded(net, theta, text)}
+        return {name: torch.cat([state[name], new[name]]) for name in new}
+
+
+@torch.no_grad()
+def recorded(net: Net, theta: Tensor, text: Int64[Tensor, "N T"]) -> Float[Tensor, "N T C"]:
+    """What the network says at every place of these texts."""
+    return torch.cat([net(theta, x) for x in text.split(250)])
 
 
 @torch.no_grad()
