@@ -31,6 +31,7 @@ FOLDER = BOOK / "quizzes"
 PACKAGED = BOOK.parent / "clbook" / "course" / "quizzes.json"
 CHAPTERS = (
     "forgetting", "ewc", "springs", "lwf", "mas", "regularisation", "models", "replay", "memory", "neurons", "fixed", "summary",
+    "finetuning", "plasticity", "streams",
 )  # fmt: skip
 
 
