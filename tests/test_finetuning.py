@@ -19,6 +19,7 @@ import clbook
 from clbook import AnyOf, Categorical, Method, Net, Scenario, text
 from clbook.lab import answers, further, language
 from clbook.lab.experiments import reproduce
+from clbook.lab.report import Report
 from clbook.methods import ER, EWC, Finetune, LoRA, OwnAnswers, PolicyGradient, PseudoRehearsal
 from clbook.methods.pseudo import RecordedReplay, written
 from clbook.scenarios import Batch
@@ -426,6 +427,17 @@ def test_further_fronts_and_merged_networks(tmp_path: Path) -> None:
     assert merged["base + 0.5 of both task vectors"] == pytest.approx(merged["mean of the two"], rel=1e-4)
     assert merged["code alone"][1] < merged["base"][1] and merged["names alone"][2] < merged["base"][2]
     assert set(language.fronts(report)) == {"both texts"}
+
+
+def test_the_fronts_of_two_reports_are_one_in_the_order_of_strength() -> None:
+    def report(**fronts: list[float]) -> Report:
+        arrays = {f"front/{k}": np.array([[[s, 10 * s, 0.0]] * 2 for s in v]) for k, v in fronts.items()}
+        return Report("some", "quick", {}, {}, arrays | {"start": np.zeros((1, 2))}, {}, {})
+
+    both = language.fronts(report(a=[1.0, 3.0], b=[5.0]), report(a=[0.5, 2.0], c=[7.0]))
+    strengths = {"a": [0.5, 1.0, 2.0, 3.0], "b": [5.0], "c": [7.0]}
+    assert {k: v[:, 0, 0].tolist() for k, v in both.items()} == strengths
+    assert all((v[..., 1] == 10 * v[..., 0]).all() and v.shape[1:] == (2, 3) for v in both.values())
 
 
 def test_an_average_with_nothing_of_the_base_is_the_tuned_network() -> None:

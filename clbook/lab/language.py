@@ -30,6 +30,8 @@ from clbook.scenarios import Scenario, sequence
 
 TOPICS: tuple[text.Topic, ...] = ("prose", "code")
 STORED = np.float16  # of the weights that are shipped
+BOUND = "both texts"  # the family that learns the old text and the new one together
+MARKERS = "os^vDPX<>hp"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,22 +185,34 @@ def numbers(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return ours
 
 
-def draw(report: Report, figure: Figure | None = None) -> Figure:
-    """Prose against code in nats a character, a curve over strength for each family: the lower left is best."""
+def draw(report: Report, figure: Figure | None = None, *more: Report) -> Figure:
+    """Prose against code in nats a character, a curve over strength for each family: the lower left is best.
+
+    `more` are reports of further strengths from the same base. Both texts learned together are the bound, in black.
+    """
     figure = Figure(figsize=(6.5, 5), layout="constrained") if figure is None else figure
     ax = figure.subplots()
-    for (key, front), marker in zip(fronts(report).items(), "os^vDPX<>", strict=False):
-        mean = front.mean(1)
-        ax.plot(mean[:, 2], mean[:, 1], f"{marker}-", label=key, alpha=0.8)
+    for (key, front), marker in zip(fronts(report, *more).items(), MARKERS, strict=False):
+        mean, bound = front.mean(1), {"color": "k", "linestyle": ":"} if key == BOUND else {}
+        ax.plot(mean[:, 2], mean[:, 1], marker=marker, label=key, alpha=0.8, **bound)
     ax.plot(*report.arrays["start"][0, ::-1], "k*", markersize=12, label="before")
     ax.set(xlabel="new text: nats a character of code", ylabel="old text: nats a character of prose")
     ax.legend(fontsize=10)
     return figure
 
 
-def fronts(report: Report) -> dict[str, np.ndarray]:
-    """The curves of all families: strength, nats of prose and of code [strengths, seeds, 3]."""
-    return {k.removeprefix("front/"): v for k, v in report.arrays.items() if k.startswith("front/")}
+def fronts(*reports: Report) -> dict[str, np.ndarray]:
+    """The curves of all families, in the order of strength: strength, nats of prose and of code [strengths, seeds, 3].
+
+    Several reports are taken together, so they should be from one base. A strength that two of them have counts twice.
+    """
+    found: dict[str, list[np.ndarray]] = {}
+    for report in reports:
+        for key, front in report.arrays.items():
+            if key.startswith("front/"):
+                found.setdefault(key.removeprefix("front/"), []).append(front)
+    joined = {family: np.concatenate(parts) for family, parts in found.items()}
+    return {family: front[front[:, 0, 0].argsort(kind="stable")] for family, front in joined.items()}
 
 
 def draw_base(report: Report, figure: Figure | None = None) -> Figure:
