@@ -193,8 +193,8 @@ def draw(report: Report, figure: Figure | None = None, *more: Report) -> Figure:
     figure = Figure(figsize=(6.5, 5), layout="constrained") if figure is None else figure
     ax = figure.subplots()
     for (key, front), marker in zip(fronts(report, *more).items(), MARKERS, strict=False):
-        mean, bound = front.mean(1), {"color": "k", "linestyle": ":"} if key == BOUND else {}
-        ax.plot(mean[:, 2], mean[:, 1], marker=marker, label=key, alpha=0.8, **bound)
+        mean, line = front.mean(1), f"k{marker}:" if key == BOUND else f"{marker}-"
+        ax.plot(mean[:, 2], mean[:, 1], line, label=key, alpha=0.8)
     ax.plot(*report.arrays["start"][0, ::-1], "k*", markersize=12, label="before")
     ax.set(xlabel="new text: nats a character of code", ylabel="old text: nats a character of prose")
     ax.legend(fontsize=10)
