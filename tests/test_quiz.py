@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pages import ROOT
@@ -18,7 +19,7 @@ import clbook
 from clbook.checks import InputError
 from clbook.course import quiz as ask
 from clbook.course.quiz import Quiz, checked_quiz, plain, quizzes
-from clbook.lab import experiments
+from clbook.lab import experiments, language
 from clbook.method import merge
 from clbook.methods.gem import project, project_all
 
@@ -351,6 +352,56 @@ def test_what_the_quizzes_say_of_the_benchmark() -> None:
     trained = [v for k, v in split.items() if k.startswith("class") and "training" not in k]
     assert lda > max(trained)
     assert max(fixed["mnist class: LDA, 100 random features"], fixed["mnist class: LDA, pixels"]) < lda - 5
+
+
+def words(name: str) -> str:
+    return " ".join(
+        text for q in quizzes()[name].questions for text in (q.ask, *(w for a in q.answers for w in (a.text, a.why)))
+    )
+
+
+def test_the_quiz_on_fine_tuning_has_the_numbers_of_the_experiments() -> None:
+    said, parity, tuned = words("finetuning"), experiments.stored("parity").arrays, experiments.stored("lm-finetuning")
+    at = {way: v[:, 1, -1].mean(0) for way, v in parity.items() if v.ndim == 4}  # clothes, parity and KL at the second rate
+    kept = [at[way][0] for way in ("labels 0 and 1", "the digit itself", "own right answers")]
+    kept += [parity["start"].mean(), *parity["policy gradient"][:, [0, -1], -1, 0].mean(0)]
+    assert all(f"{v:.1f} %" in said or f"{v:.1f} and" in said for v in kept), kept
+    assert all(f"{at[way][2]:.2f}" in said for way in ("the digit itself", "own right answers"))
+    fronts = language.fronts(tuned)
+    rows = (("LoRA, rank 4", 0.003), ("all weights", 1e-3), ("all weights", 1e-4), ("averaged with the base", 0.5))
+    for family, strength in rows:
+        (row,) = (v.mean(0) for v in fronts[family] if np.isclose(v[0, 0], strength))
+        assert all(f"{v:.3f}" in said for v in row[1:]), (family, row)
+
+
+def test_the_quiz_on_plasticity_has_the_numbers_of_the_experiment() -> None:
+    said, report = words("plasticity"), experiments.stored("plasticity")
+    shown = lambda key: "{:.1f} ± {:.1f}".format(*clbook.metrics.interval(report.ours[key]))  # noqa: E731
+    for label in ("SGD", "SGD, lr 0.1", "SGD, lr 0.3", "Adam", "MAS"):
+        assert shown(f"{label}: lost") in said, label
+    late = {label: report.ours[f"{label}: late"].mean() for label in ("SGD", "SGD, lr 0.3")}
+    assert all(f"{v:.1f} %" in said for v in late.values()) and f"{late['SGD'] - late['SGD, lr 0.3']:.1f} points" in said
+    found = {(k, v): acc for k in ("EWC", "online EWC") for v, acc, _ in report.arrays[f"search/{k}: lam"]}
+    numbers = (found["EWC", 0.1], found["EWC", 10], found["online EWC", 10], report.arrays["search/SGD: lr"][:, 1].max())
+    assert all(f"{v:.1f} %" in said for v in numbers)
+    assert all(f"{report.arrays[f'kept/{label}'].mean():.1f} %" in said for label in ("SGD", "EWC"))
+    first, last = report.arrays["condition/MAS"][[0, -1], 3]
+    assert f"from {first:.0f} to {last:.0f}" in said
+
+
+def test_the_quiz_on_streams_has_the_numbers_of_the_experiments() -> None:
+    said, gap, blur = words("streams"), experiments.stored("stability-gap").ours, experiments.stored("streams").ours
+    for what, other in (("final", "final"), ("min", "min-ACC")):
+        one, two = (gap[f"split: {k}: {what}"] for k in ("DER++", "ER"))
+        assert "{:.1f} ± {:.1f}".format(*np.abs(clbook.metrics.interval(one - two))) in said, other
+        assert f"{one.mean():.1f}" in said and f"{two.mean():.1f}" in said
+    plain = blur["permuted: 0.5: fine-tuning: final"]
+    for label in ("EWC, detector", "EWC, clock"):
+        gain = blur[f"permuted: 0.5: {label}: final"] - plain
+        assert "{:.1f} ± {:.1f}".format(*clbook.metrics.interval(gain)) in said, label
+    ends = [blur[f"permuted: 0.5: {k}: final"].mean() for k in ("fine-tuning, own rate", "EWC, clock")]
+    ends += [blur[f"split: 0.5: {k}: final"].mean() for k in ("ER", "DER++")]
+    assert all(f"{v:.1f} %" in said for v in ends)
 
 
 def test_momentum_can_make_a_share_of_si_negative_and_the_sum_is_the_fall_all_the_same() -> None:
