@@ -3,15 +3,15 @@
 Every task is trained in a process of its own. It gets the task's training samples, theta and what the method kept, and it
 returns theta and what the method keeps. Between two tasks both lie with the teacher's process, which counts the bytes: there is
 no other place where an old sample could be. The test samples never leave that process, and accuracy is computed there, from
-theta. So nothing that a student's code says about itself is believed. In a hidden cell this takes three lines:
+theta. In a hidden cell this takes three functions of a line:
 
     from clbook.course.contest import Contest, learn
-    def hidden_contest(seed): return Contest((seed, seed + 1, seed + 2))
-    def give(seed, earlier): return hidden_contest(seed).give(earlier)
+    def unseen(seed): return Contest((seed, seed + 1, seed + 2), tasks=4)
+    def give(seed, earlier): return unseen(seed).give(earlier)
     def ask(student, given): return learn(student.method, given)
-    def judge(answers, seed): return hidden_contest(seed).judge(answers, floor=0.4, full=0.8, budget=100_000)
+    def judge(answers, seed): return unseen(seed).judge(answers, floor=0.55, full=0.80, budget=80_000)
 
-Book: book/grading.
+Book: book/grading, "A contest of methods".
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from __future__ import annotations
 import ast
 import inspect
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -30,55 +31,88 @@ from torch import Tensor
 
 import clbook
 from clbook import metrics
+from clbook.checkpoints import Checkpoint
 from clbook.checks import Count, InputError, Whole, check, checked, short
+from clbook.course.cells import Cell, needed, statements
 from clbook.course.judging import Verdict
 from clbook.course.kinds.method import watched
 from clbook.course.properties import Told
 from clbook.data import Data
+from clbook.evaluate import Record
 from clbook.likelihood import Categorical
-from clbook.loop import Training
+from clbook.loop import Training, train
 from clbook.method import Method
 from clbook.net import Net
 from clbook.runs import Runs
-from clbook.sampling import batches, generator
-from clbook.scenarios import Batch, Scenario, permuted
+from clbook.sampling import generator
+from clbook.scenarios import Batch, Permute, Scenario, sequence
 
 Answers = dict[str, Any]
 CLASSES, SIDE, LINE, MOST, ENTRIES = 10, 8, 120, 2**24, 100
 CLOSE = 1e-4
 NOISE = 0.2
+LEARNS = 0.3  # of the first task's training samples, where guessing gets a tenth
+WAYS = ("alone", "once more", "together")
+# by these, text becomes code; and names such as __builtins__, but for those that a class needs
+TEXT_TO_CODE = {"exec", "eval", "compile", "builtins", "importlib", "inspect", "linecache"}
+HARMLESS = {"__init__", "__post_init__", "__name__", "__future__"}
+
+
+# the streams ------------------------------------------------------------------------------------------------------------------
 
 
 @checked
-def glyphs(seed: Whole, n: Count = 500, n_test: Count = 300) -> Data:
-    """Ten made-up letters of 8 by 8 pixels, drawn with `seed`: each picture is a blend of two ways to write one, and noise.
+def glyphs(seed: Whole, n: Count = 500, n_test: Count = 300, task: Whole = 0) -> Data:
+    """Ten made-up letters of 8 by 8 pixels: each picture is a blend of two ways to write one, and noise.
 
-    There is no file of them, so a method cannot have seen them before. x [n, 64] in [0, 1], y [n].
+    Letters and pictures are drawn from `seed` and `task`, with as many pictures of each letter, in an order by chance. There is
+    no file of them, so a method cannot have seen them before. x [n, 64] in [0, 1], y [n].
     """
-    g = torch.Generator().manual_seed(seed % 2**63)
-    ways = _strokes(2 * CLASSES, g).flatten(1)
+    rng = _rng(seed, task)
+    ways = _strokes(2 * CLASSES, rng).flatten(1)
     parts = []
     for size in (n, n_test):
-        y = torch.arange(size) % CLASSES
-        blended = torch.lerp(ways[y], ways[y + CLASSES], torch.rand(size, 1, generator=g))
-        parts += [(blended + NOISE * torch.randn(size, SIDE * SIDE, generator=g)).clamp(0, 1), y]
+        y = torch.from_numpy(rng.permutation(size) % CLASSES)
+        blended = torch.lerp(ways[y], ways[y + CLASSES], torch.from_numpy(rng.random((size, 1), np.float32)))
+        noise = torch.from_numpy(rng.standard_normal((size, SIDE * SIDE), np.float32))
+        parts += [(blended + NOISE * noise).clamp(0, 1), y]
     x, y, x_test, y_test = parts
     return Data(x, y, x_test, y_test, "glyphs", (1, SIDE, SIDE), CLASSES)
 
 
-def _strokes(n: int, g: torch.Generator) -> Tensor:
+def _rng(seed: int, *what: int) -> np.random.Generator:
+    """numpy's generator takes all of a seed, and torch's 32 bits of it, few enough to try them all."""
+    return np.random.default_rng(np.random.SeedSequence(seed % 2**63, spawn_key=what))
+
+
+def _strokes(n: int, rng: np.random.Generator) -> Tensor:
     """Pictures of three straight strokes between random points [n, 8, 8]."""
     at = torch.stack(torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij"), -1).float()  # [8, 8, 2]
-    ends = 1 + (SIDE - 3) * torch.rand(n, 3, 2, 2, generator=g)  # [n, stroke, end, coordinate]
+    ends = 1 + (SIDE - 3) * torch.from_numpy(rng.random((n, 3, 2, 2), np.float32))  # [n, stroke, end, coordinate]
     along = torch.linspace(0, 1, 12)
     points = ends[:, :, :1] + along[:, None] * (ends[:, :, 1:] - ends[:, :, :1])  # [n, stroke, 12, 2]
     square = (at[None, :, :, None] - points.flatten(1, 2)[:, None, None]).square().sum(-1)  # [n, 8, 8, 36]
     return (-square / 0.7).exp().amax(-1)
 
 
+@cache
+def _stream(seed: int, tasks: int, samples: int, test_samples: int) -> Scenario:
+    """Ten letters of its own for each task, its pixels in an order of their own: no task is another one rearranged."""
+    parts = sequence([glyphs(seed, samples, test_samples, k) for k in range(tasks)], kind="domain")
+    pixels = np.stack([_rng(seed, k, 1).permutation(SIDE * SIDE) for k in range(tasks)])
+    return replace(parts, names=tuple(f"task {k}" for k in range(tasks)), view=Permute(torch.from_numpy(pixels)))
+
+
+def _net(hidden: tuple[int, ...], example: Tensor) -> Net:
+    return clbook.mlp(SIDE * SIDE, CLASSES, hidden).told(Categorical(), example)
+
+
+# in the teacher's process -----------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Contest:
-    """One stream of permuted glyphs for each seed, the network that learns them, and how it is trained.
+    """One stream of glyphs for each seed, the network that learns them, and how it is trained.
 
     Accuracy on a stream is the mean over its tasks after the last one. The seeds of the hidden streams are the teacher's.
     """
@@ -121,7 +155,7 @@ class Contest:
         k = len(earlier)
         if k == self.tasks:
             return None
-        given: Answers = {"task": k, "streams": len(self.seeds), "tasks": self.tasks, "hidden": list(self.hidden)}
+        given: Answers = {"task": k, "streams": len(self.seeds), "hidden": list(self.hidden)}
         given |= {name: getattr(self, name) for name in ("steps", "batch_size", "lr")}
         for s, stream in enumerate(self.streams):
             task = stream[k]
@@ -133,11 +167,12 @@ class Contest:
     def theta(self, answer: Answers, s: int) -> Tensor:
         """The parameters [P] that a process returned for stream s. Raises InputError for anything else."""
         found = answer.get(f"{s}/theta")
-        if not isinstance(found, np.ndarray) or found.shape != (self.net.n_params,) or found.dtype.kind != "f":
-            raise InputError(f"theta must have {self.net.n_params} numbers after each task, got {short(found, 60)}")
+        if not isinstance(found, np.ndarray) or found.shape != (self.net.n_params,) or found.dtype != np.float32:
+            wanted = f"theta must have {self.net.n_params} numbers of type float32 after each task"
+            raise InputError(f"{wanted}, got {short(found, 60)}")
         if not np.isfinite(found).all():
             raise InputError("the parameters are no longer finite: the method diverged. Take a smaller strength or step")
-        return torch.from_numpy(found.astype(np.float32))
+        return torch.from_numpy(found)
 
     def R(self, answers: list[Answers]) -> np.ndarray:
         """R [streams, T, T]: accuracy on task j after task i, computed here from theta; NaN above the diagonal."""
@@ -147,38 +182,194 @@ class Contest:
             for i, answer in enumerate(answers):
                 theta = self.theta(answer, s)
                 for j, (x, y) in enumerate(tests[: i + 1]):
-                    R[s, i, j] = float((self.net(theta, x).argmax(-1) == y).float().mean())
+                    R[s, i, j] = right(self.net, theta, x, y)
         return R
 
     def judge(
         self, answers: list[Answers], *, floor: float, full: float, budget: int | None = None, lines: int | None = 20
     ) -> list[Verdict]:
-        """Accuracy, from nothing at `floor` to all at `full`; and the limits on memory and on lines, where there are some.
+        """Accuracy, from nothing at `floor` to all at `full`; and each limit, on memory and on lines, that was not kept.
 
         A method that breaks a limit gets nothing for its accuracy either, and does not enter the leaderboard.
         """
         accuracy = np.asarray(metrics.average_accuracy(self.R(answers)))
         limits = [memory(answers, budget)] if budget is not None else []
         limits += [length(answers, lines)] if lines is not None else []
-        broken = [v.criterion for v in limits if v.share < 1]
+        broken = [v for v in limits if v.share < 1]
         mean, half = (float(v) for v in metrics.interval(accuracy))
         share = min(1.0, max(0.0, (mean - floor) / (full - floor)))
         spread = f" ± {100 * half:.1f}" if math.isfinite(half) else ""
         said = f"{100 * mean:.1f}{spread} % on {len(accuracy)} streams"
         said += f"; points begin at {100 * floor:g} % and end at {100 * full:g} %"
-        said += f". It does not count, because of: {', '.join(broken)}" if broken else ""
+        said += f". It does not count, because of: {', '.join(v.criterion for v in broken)}" if broken else ""
         data: dict[str, Any] = {"accuracy": [float(a) for a in accuracy], "counts": not broken}
         data |= {"memory_bytes": measured(answers), "lines": count_lines(source(answers))}
-        return [Verdict("accuracy after the last task", 0.0 if broken else share, said, data), *limits]
+        return [Verdict("accuracy after the last task", 0.0 if broken else share, said, data), *broken]
 
 
-@cache
-def _stream(seed: int, tasks: int, samples: int, test_samples: int) -> Scenario:
-    return permuted(glyphs(seed, samples, test_samples), tasks, seed=seed % 2**63, first_identity=False)
+@dataclass(frozen=True)
+class Contract:
+    """What a method must keep to in order to be trained at all: two small runs, three times, each time in a process of its own.
+
+    The two are trained one after the other, once more in the other order, and as one batch. The parameters after each task come
+    back, and everything that can be seen from them is judged here. What cannot, whether a hook changes in place what it is
+    given, the process says of itself.
+    """
+
+    seed: int
+
+    @cached_property
+    def stream(self) -> int:
+        """The seed of the small stream, which the process must know. It does not tell that of the hidden streams."""
+        return int(_rng(self.seed, 0, 2).integers(2**63))
+
+    @cached_property
+    def game(self) -> Contest:
+        return _small(self.stream)
+
+    def give(self, earlier: list[Answers]) -> Answers | None:
+        """What a process gets for the next of the three times, None after the last one."""
+        return {"stream": self.stream, "way": WAYS[len(earlier)]} if len(earlier) < len(WAYS) else None
+
+    def judge(self, answers: list[Answers]) -> list[Verdict]:
+        """Whether a first task is learned, the same run ends in the same place, and a run in a stack ends where it ends alone.
+
+        Raises InputError where the two runs alone brought no parameters.
+        """
+        alone, task = self.thetas(answers[0]), self.game.streams[0][0]
+        learned = min(right(self.game.net, torch.from_numpy(theta), task.x, task.y) for theta in alone[:, 0])
+        said = f"after {self.game.steps} steps {100 * learned:.0f} % of its training samples are right"
+        few = learned < LEARNS
+        verdicts = [Verdict("it learns a first task", float(not few), f"{said}, hardly more than by guessing" if few else "")]
+        once, stacked = "the same run ends in the same place", "a run in a stack ends where it ends alone"
+        cases = {
+            once: (answers[1], "something is remembered outside of the state, or drawn without `rng`"),
+            stacked: (answers[2], "a hook draws random numbers without `rng`, or runs talk to each other"),
+        }
+        for criterion, (answer, why) in cases.items():
+            try:
+                trouble = "" if np.allclose(self.thetas(answer), alone, rtol=CLOSE, atol=CLOSE) else f"it does not: {why}"
+            except InputError as error:
+                trouble = str(error)
+            verdicts.append(Verdict(criterion, float(not trouble), trouble))
+        told = str(answers[0].get("in place", "nothing was said"))
+        said = f"{told}. Return the new value instead" if told else ""
+        return [*verdicts, Verdict("hooks change nothing in place", float(not told), said)]
+
+    def thetas(self, answer: Answers) -> np.ndarray:
+        """The parameters [2, T, P] of both runs after each task. Raises InputError for anything else, NaN among it."""
+        if trouble := answer.get("trouble"):
+            raise InputError(str(trouble))
+        found, shape = answer.get("thetas"), (2, self.game.tasks, self.game.net.n_params)
+        if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype != np.float32:
+            wanted = f"the small runs must bring parameters {list(shape)} of type float32"
+            raise InputError(f"{wanted}, got {short(found, 60)}")
+        if not np.isfinite(found).all():
+            raise InputError("the small runs end with numbers that are not finite: the method diverged")
+        return found
 
 
-def _net(hidden: tuple[int, ...], example: Tensor) -> Net:
-    return clbook.mlp(SIDE * SIDE, CLASSES, hidden).told(Categorical(), example)
+def _small(stream: int) -> Contest:
+    return Contest((stream,), tasks=2, samples=60, test_samples=10, hidden=(16,), steps=60, batch_size=16)
+
+
+def right(net: Net, theta: Tensor, x: Tensor, y: Tensor) -> float:
+    """The share of samples that the plain network with these parameters gets right."""
+    return float((net(theta, x).argmax(-1) == y).float().mean())
+
+
+def kept(answer: Answers, s: int) -> dict[str, Tensor]:
+    """The state of the method on stream s, as tensors, by name. Raises InputError for more than can be meant."""
+    found = {n.removeprefix(f"{s}/state/"): v for n, v in answer.items() if n.startswith(f"{s}/state/")}
+    for name, value in found.items():
+        if not isinstance(value, np.ndarray):
+            raise InputError(f"state[{short(name, 40)}] is {short(value, 60)}; what is kept between tasks must be tensors")
+    if len(found) > ENTRIES or any(len(name) > ENTRIES for name in found):
+        raise InputError(f"the state has {len(found)} entries; at most {ENTRIES}, with names of at most {ENTRIES} letters")
+    if (size := sum(v.nbytes for v in found.values())) > MOST:
+        raise InputError(f"the method keeps {size:,} bytes between tasks, and more than {MOST:,} are not even tried")
+    return {name: torch.as_tensor(found[name]) for name in sorted(found)}  # sorted, as an order would say something, too
+
+
+def measured(answers: list[Answers]) -> int:
+    """The most bytes that the method kept of one stream between two tasks, counted here. All of the state counts.
+
+    An entry is its numbers, its name, 8 bytes for each dimension of its shape, and one for its type. The numbers of a second
+    copy, of theta or of another entry, count nothing, and where all are the same, bit for bit, such as sums that were set to
+    zero, they count as one.
+    """
+    streams = {n.partition("/")[0] for answer in answers for n in answer if "/state/" in n}
+    return max((_bytes(a, int(s)) for a in answers for s in streams if s.isdecimal()), default=0)
+
+
+def _bytes(answer: Answers, s: int) -> int:
+    theta, total = answer.get(f"{s}/theta"), 0
+    known = {theta.tobytes()} if isinstance(theta, np.ndarray) and theta.dtype == np.float32 else set()
+    for name, tensor in kept(answer, s).items():
+        value = tensor.numpy()
+        content, one = value.tobytes(), value.itemsize
+        total += len(name.encode()) + 8 * value.ndim + 1
+        if content not in known:
+            total += one if content == content[:one] * value.size else len(content)
+        known.add(content)
+    return total
+
+
+def memory(answers: list[Answers], budget: int) -> Verdict:
+    """Whether what was kept between tasks fits the budget in bytes."""
+    size = measured(answers)
+    said = f"it keeps {size:,} bytes between tasks besides theta, and {budget:,} are allowed"
+    return Verdict("memory budget", float(size <= budget), said, {"memory_bytes": size})
+
+
+def length(answers: list[Answers], most: int = 20) -> Verdict:
+    """Whether the method has at most so many lines, and none of them makes code of text."""
+    n, word = count_lines(source(answers)), text_to_code(source(answers))
+    said = f"it has {n} lines, and {most} are allowed (imports, docstrings and comments are not counted)"
+    if word:
+        said = f"it says {word}, which can make code of text, and such code has no lines to count: write it out"
+    return Verdict(f"at most {most} lines", float(n <= most and not word), said, {"lines": n})
+
+
+def source(answers: Answers | list[Answers]) -> str:
+    """The statements of the notebook that were run, which the teacher's process adds to every answer under this name."""
+    first = answers[0] if isinstance(answers, list) else answers
+    return str(first["source"])
+
+
+def count_lines(text: str) -> int:
+    """Lines of code as Python writes them anew: one statement each, without imports, docstrings and comments.
+
+    A statement of more than 120 characters counts as several, and so does one with a long text in it.
+    """
+    tree = _undocumented(text)
+    tree.body = [n for n in tree.body if not isinstance(n, ast.Import | ast.ImportFrom)]
+    return sum(math.ceil(len(line) / LINE) for line in _lines(ast.unparse(tree)))
+
+
+def text_to_code(text: str) -> str:
+    """The first name in the code by which text could be run as code, such as exec or __builtins__; "" where there is none.
+
+    It is looked for among names, attributes, imports and texts that are no docstrings.
+    """
+    for node in ast.walk(_undocumented(text)):
+        said = " ".join(v for _, v in ast.iter_fields(node) if isinstance(v, str))
+        for word in re.findall(r"\w+", said if not isinstance(node, ast.FunctionDef | ast.ClassDef) else ""):
+            if word in TEXT_TO_CODE or (word.startswith("__") and word.endswith("__") and word not in HARMLESS):
+                return str(word)
+    return ""
+
+
+def _undocumented(text: str) -> ast.Module:
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return tree
+
+
+def _lines(text: str) -> Iterator[str]:
+    return (line.strip() for line in text.splitlines() if line.strip())
 
 
 # in the student's process -----------------------------------------------------------------------------------------------------
@@ -190,17 +381,26 @@ def learn(method: Any, given: Answers) -> Answers:
     Raises InputError for what is no method, and for one that changes the network or how it predicts: only theta is judged.
     """
     method, k, found = instance(method), int(given["task"]), {}
+    training = Training.of(_how(given) | {"on_divergence": "nan"})
     for s in range(int(given["streams"])):
         x, y = torch.as_tensor(given[f"{s}/x"]), torch.as_tensor(given[f"{s}/y"])
-        scenario = _one_task(x, y, k, int(given["tasks"]))
-        net = _net(tuple(int(n) for n in given["hidden"]), x[:1])
-        state = {n.removeprefix(f"{s}/state/"): torch.as_tensor(v) for n, v in given.items() if n.startswith(f"{s}/state/")}
-        training = Training.of({n: given[n] for n in ("steps", "batch_size", "lr")} | {"optimizer": "sgd"})
-        runs = _begun(method, s, k, net, scenario, torch.as_tensor(given[f"{s}/theta"]), state)
-        _train(runs, scenario, k, training)
+        scenario, net = _one_task(x, y, k), _net(tuple(int(n) for n in given["hidden"]), x[:1])
+        runs = Runs([(method, s)], net, scenario, torch.float32)
+        runs.method_rng = [generator(s, "method", k)]
+        if k > 0:
+            runs.parameter.data.copy_(torch.as_tensor(given[f"{s}/theta"]))
+            state = {n.removeprefix(f"{s}/state/"): v for n, v in given.items() if n.startswith(f"{s}/state/")}
+            runs.state = {n: torch.as_tensor(v)[None].clone() for n, v in state.items()}
+        record = Record(runs, scenario, training, keep_thetas=False, progress=False)
+        record.task = k
+        train(runs, scenario, training, record, Checkpoint(None, 0, runs, scenario, training))
         found[f"{s}/theta"] = runs.theta[0]
         found |= {f"{s}/state/{n}": v[0] for n, v in runs.state.items()}
     return found
+
+
+def _how(given: Answers) -> dict[str, Any]:
+    return {n: given[n] for n in ("steps", "batch_size", "lr")} | {"optimizer": "sgd"}
 
 
 def instance(target: Any) -> Method:
@@ -224,158 +424,65 @@ def instance(target: Any) -> Method:
 
 @dataclass(frozen=True, eq=False)
 class OneTask(Scenario):
-    """A stream of which one task alone is there."""
+    """A stream of which one task alone is there, its last."""
 
     def batch(self, task: int | Tensor, row: Tensor, seen: int | None = None) -> Batch:
-        there = [k for k, rows in enumerate(self.rows) if len(rows)]
-        if asked := set([task] if isinstance(task, int) else task.unique().tolist()) - set(there):
+        there = len(self) - 1
+        if asked := set([task] if isinstance(task, int) else task.unique().tolist()) - {there}:
             raise InputError(
-                f"samples of task {min(asked)} were asked for by number while task {there[0]} was trained. Only what lies "
+                f"samples of task {min(asked)} were asked for by number while task {there} was trained. Only what lies "
                 "in the state itself is left of old tasks: keep the samples there, if they fit the budget"
             )
         return super().batch(task, row, seen)
 
 
-def _one_task(x: Tensor, y: Tensor, k: int, tasks: int) -> Scenario:
-    """A stream of which only task k is there."""
-    none, every = torch.zeros(0, dtype=torch.int64), torch.arange(len(x))
-    data = Data(x, y, x[:1], y[:1], "glyphs", (1, SIDE, SIDE), CLASSES)
-    rows, untested = tuple(every if j == k else none for j in range(tasks)), (none,) * tasks
-    relabel = torch.arange(CLASSES).repeat(tasks, 1)
+def _one_task(x: Tensor, y: Tensor, k: int) -> Scenario:
+    """A stream that ends with task k, and only that task is there."""
+    none, tasks = torch.zeros(0, dtype=torch.int64), k + 1
+    data = Data(x, y, x[:0], y[:0], "glyphs", (1, SIDE, SIDE), CLASSES)
     mask = torch.ones(tasks, tasks, CLASSES, dtype=torch.bool)
-    return OneTask(data, rows, untested, relabel, mask, "domain", tuple(f"task {j}" for j in range(tasks)))
+    rows = (none,) * k + (torch.arange(len(x)),)
+    relabel = torch.arange(CLASSES).repeat(tasks, 1)
+    return OneTask(data, rows, (none,) * tasks, relabel, mask, "domain", tuple(f"task {j}" for j in range(tasks)))
 
 
-def _begun(method: Method, seed: int, k: int, net: Net, scenario: Scenario, theta: Tensor, state: dict[str, Tensor]) -> Runs:
-    runs = Runs([(method, seed)], net, scenario, torch.float32)
-    runs.parameter.data.copy_(theta[None])
-    fresh = method.start(net, theta.clone()) | state
-    runs.state = {name: value[None].clone() for name, value in fresh.items()}
-    runs.method_rng = [generator(seed, "method", k)]
-    return runs
+def examine(method: Any, given: Answers) -> Answers:
+    """The two small runs of a Contract in one of its ways: their parameters after each task [2, T, P], or what went wrong."""
+    method, game = instance(method), _small(int(given["stream"]))
+    how = game.how | {"net": game.net, "progress": False, "keep_thetas": True, "on_divergence": "nan"}
 
+    def thetas(one: Method, seeds: list[int]) -> Tensor:
+        return torch.stack([torch.stack(run) for run in clbook.run(game.streams[0], one, seeds, **how).thetas or []])
 
-def _train(runs: Runs, scenario: Scenario, k: int, training: Training) -> None:
-    """One task, as clbook.loop.train trains it."""
-    task = scenario[k]
-    steps = training.steps
-    assert steps is not None
-    runs.before_task(task, training)
-    for s, batch in batches(scenario, task, "task", runs.seeds, steps, training.batch_size):
-        batch = runs.prepare(scenario, k, batch)
-        runs.descend(runs.direction(batch), training.lr_at(s / steps), done=(s + 1) / steps)
-    runs.after_task(task)
-
-
-def examine(method: Any, seed: int) -> Answers:
-    """Small runs of a method: two alone, the same once more, and both as one batch; and what a hook changed in place."""
-    method = instance(method)
-    small = Contest((seed,), tasks=2, samples=60, test_samples=10, hidden=(8,), steps=6, batch_size=8)
-    how = small.how | {"net": small.net, "progress": False, "keep_thetas": True, "on_divergence": "nan"}
-
-    def thetas(one: Method, seeds: list[int], chunk: int) -> Tensor:
-        found = clbook.run(small.streams[0], one, seeds, chunk=chunk, **how).thetas
-        return torch.stack([torch.stack(run) for run in found])
-
-    found: Answers = {"alone": torch.cat([thetas(method, [s], 1) for s in (0, 1)])}
-    found |= {"again": thetas(method, [0], 1), "together": thetas(method, [0, 1], 2), "in place": ""}
     try:
-        thetas(watched(method), [0], 1)
+        if given["way"] == "together":
+            return {"thetas": thetas(method, [0, 1])}
+        found = {s: thetas(method, [s]) for s in ((0, 1) if given["way"] == "alone" else (1, 0))}
+    except InputError as error:
+        return {"trouble": str(error)}
+    return {"thetas": torch.cat([found[0], found[1]]), "in place": _changed(lambda: thetas(watched(method), [0]))}
+
+
+def _changed(run: Callable[[], Any]) -> str:
+    try:
+        run()
     except Told as told:
-        found["in place"] = told.fault.says
-    return found
+        return told.fault.says
+    return ""
 
 
-# in the teacher's process -----------------------------------------------------------------------------------------------------
+# for practice -----------------------------------------------------------------------------------------------------------------
 
 
-def contract(answers: Answers) -> list[Verdict]:
-    """Whether hooks change nothing in place, the same run ends in the same place, and a run in a stack where it ends alone."""
-    told = str(answers.get("in place", "nothing was said"))
-    verdicts = [
-        Verdict("hooks change nothing in place", float(not told), f"{told}. Return the new value instead" if told else "")
-    ]
-    alone = np.asarray(answers["alone"], dtype=float)
-    once, stacked = "the same run ends in the same place", "a run in a stack ends where it ends alone"
-    cases = {
-        once: (alone[:1], "again", "something is remembered outside of the state, or drawn without `rng`"),
-        stacked: (alone, "together", "a hook draws random numbers without `rng`, or runs talk to each other"),
-    }
-    for criterion, (right, name, why) in cases.items():
-        got = np.asarray(answers[name], dtype=float)
-        same = got.shape == right.shape and np.allclose(got, right, rtol=CLOSE, atol=CLOSE, equal_nan=True)
-        verdicts.append(Verdict(criterion, float(same), "" if same else f"it does not: {why}"))
-    return verdicts
+def play(game: Contest | Contract, method: Any, cells: Iterable[str] = ()) -> list[Answers]:
+    """What the grader does, here and in one process: every round of a contest or a contract.
 
-
-def kept(answer: Answers, s: int) -> dict[str, Tensor]:
-    """The state of the method on stream s, as tensors. Raises InputError for more than can be meant."""
-    found = {n.removeprefix(f"{s}/state/"): v for n, v in answer.items() if n.startswith(f"{s}/state/")}
-    for name, value in found.items():
-        if not isinstance(value, np.ndarray):
-            raise InputError(f"state[{short(name, 40)}] is {short(value, 60)}; what is kept between tasks must be tensors")
-    if len(found) > ENTRIES or any(len(name) > ENTRIES for name in found):
-        raise InputError(f"the state has {len(found)} entries; at most {ENTRIES}, with names of at most {ENTRIES} letters")
-    if (size := sum(v.nbytes for v in found.values())) > MOST:
-        raise InputError(f"the method keeps {size:,} bytes between tasks, and more than {MOST:,} are not even tried")
-    return {name: torch.as_tensor(value) for name, value in found.items()}
-
-
-def measured(answers: list[Answers]) -> int:
-    """The most bytes that the method kept of one stream between two tasks, counted here. All of the state counts.
-
-    What says nothing does not: a second copy of an entry or of theta, and a tensor that holds one number throughout, such as
-    sums that were set to zero, which counts as that number and its shape.
+    `cells` are those of the notebook, In, in which the definitions of `method` are looked for as the grader does it.
     """
-    streams = {n.partition("/")[0] for answer in answers for n in answer if "/state/" in n}
-    return max((_bytes(a, int(s)) for a in answers for s in streams if s.isdecimal()), default=0)
-
-
-def _bytes(answer: Answers, s: int) -> int:
-    theta = answer.get(f"{s}/theta")
-    known = {theta.tobytes()} if isinstance(theta, np.ndarray) else set()
-    total = 0
-    for tensor in kept(answer, s).values():
-        value = tensor.numpy()
-        if (content := value.tobytes()) not in known:
-            same = value.size > 0 and bool((value == value.flat[0]).all())
-            total += min(value.nbytes, value.itemsize + 8 * value.ndim) if same else value.nbytes
-        known.add(content)
-    return total
-
-
-def memory(answers: list[Answers], budget: int) -> Verdict:
-    """Whether what was kept between tasks fits the budget in bytes."""
-    size = measured(answers)
-    said = f"it keeps {size:,} bytes between tasks besides theta, and {budget:,} are allowed"
-    return Verdict("memory budget", float(size <= budget), said, {"memory_bytes": size})
-
-
-def length(answers: list[Answers], most: int = 20) -> Verdict:
-    """Whether the method has at most so many lines."""
-    n = count_lines(source(answers))
-    said = f"it has {n} lines, and {most} are allowed (imports, docstrings and comments are not counted)"
-    return Verdict(f"at most {most} lines", float(n <= most), said, {"lines": n})
-
-
-def source(answers: Answers | list[Answers]) -> str:
-    """The statements of the notebook that were run, which the teacher's process adds to every answer under this name."""
-    first = answers[0] if isinstance(answers, list) else answers
-    return str(first["source"])
-
-
-def count_lines(text: str) -> int:
-    """Lines of code as Python writes them anew: one statement each, without imports, docstrings and comments.
-
-    A statement of more than 120 characters counts as several, and so does one with a long text in it.
-    """
-    tree = ast.parse(text)
-    tree.body = [n for n in tree.body if not isinstance(n, ast.Import | ast.ImportFrom)]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return sum(math.ceil(len(line) / LINE) for line in _lines(ast.unparse(tree)))
-
-
-def _lines(text: str) -> Iterator[str]:
-    return (line.strip() for line in text.splitlines() if line.strip())
+    answers: list[Answers] = []
+    body, _ = statements(Cell(n, text) for n, text in enumerate(cells) if not text.startswith("# CHECK"))
+    words = {"source": "\n".join(ast.unparse(s.node) for s in needed(body, {"method"}, setters=False))}
+    ask = learn if isinstance(game, Contest) else examine
+    while (given := game.give(answers)) is not None:
+        answers.append({n: v.numpy() if isinstance(v, Tensor) else v for n, v in ask(method, given).items()} | words)
+    return answers
