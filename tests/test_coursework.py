@@ -412,6 +412,31 @@ def test_arms_of_another_shape_make_no_table_of_all_pairs_in_the_teachers_proces
         judge(said | {"first": first, "second": second * np.nan}, 0)
 
 
+@pytest.mark.parametrize("unit", [1.0, 100.0, 0.001])
+def test_three_digits_of_an_interval_are_enough_and_two_are_not(unit: float) -> None:
+    """The mean difference is 1.0049, 0.5 % above the 1.00 that is written for it, and the interval is narrow."""
+    judge, at = hidden_of("study", "interval")["judge"], np.array([-3.0, 3, -1, 1, -2, 2, -3, 3])
+    first = np.full(8, 50.0)
+    pairs = unit * (1.0049 + 0.01 * at)
+    mean, half = metrics.interval(pairs)
+    for digits, share in ((3, 1), (2, 0)):
+        said = np.array([float(f"{mean:.3g}"), float(f"{half:.{digits}g}")])
+        verdicts = judge({"first": first, "second": first + pairs, "said": said}, 0)
+        assert [s for _, s, _ in verdicts] == [1, share], verdicts
+
+
+def test_a_plan_without_seeds_gets_a_sentence() -> None:
+    cell = hidden_of("study", "runs")
+    empty = {"seeds": np.zeros(0), "results 0": np.zeros(0), "results 1": np.zeros(0)}
+    assert cell["judge"](empty, 3) == [("the runs", 0.0, "the plan has no seeds yet, so no run can be repeated")]
+
+
+@forks
+def test_a_student_without_seeds_hears_of_the_seeds(markers: dict[str, Marker]) -> None:
+    got, said = markers["study"].said("runs", 'plan["seeds"] = []')
+    assert got == 0 and "the plan has no seeds yet" in said and "ZeroDivisionError" not in said, said
+
+
 @forks
 @pytest.mark.parametrize(
     ("check", "changed", "score", "words"),

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -526,6 +527,41 @@ def test_what_is_kept_is_of_use_until_code_changes_that_a_check_uses(
 
         monkeypatch.setattr(code, "_tree", changed)
         assert (grader.Grader(found, 1).code != before) == counts, line
+
+
+@pytest.mark.parametrize("at", range(2))
+def test_what_is_kept_is_of_use_until_pytorch_or_numpy_changes(
+    at: int, small_class: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = submission.Submission("Ada", "Ada.py", "1")
+    one = grader.Grader(master.read(small_class / "squares"), 3, small_class / "kept")
+    one.level = 1
+    before = one._file(work)
+    assert before == one._file(work) and grader.VERSIONS[0] == f"torch {metadata.version('torch')}"
+    monkeypatch.setattr(grader, "VERSIONS", ["another one" if i == at else v for i, v in enumerate(grader.VERSIONS)])
+    assert one._file(work) != before
+
+
+def test_who_left_the_class_leaves_no_pages_and_nothing_else_is_deleted(tmp_path: Path) -> None:
+    """What a teacher wrote beside the reports stays, even where its name could be a student's."""
+
+    def graded(*students: str) -> Grades:
+        return Grades("squares", "Squares", 5, 1, "", [Entry(s, f"{s}.py", 1, 5, "") for s in students])
+
+    everybody = ["Ada", "Bob", "ada", "../Eve", "Cy"]
+    names = report.file_names(everybody)
+    report.write(graded(*everybody), tmp_path, gradescope=True)
+    own = [tmp_path / "reports" / "Dan.html", tmp_path / "gradescope" / "Bob" / "note.txt", tmp_path.parent / "Eve.html"]
+    for file in own:
+        file.write_text("mine")
+    report.write(graded("Ada"), tmp_path, gradescope=True)
+    assert sorted(p.name for p in (tmp_path / "reports").iterdir()) == ["Ada.html", "Dan.html"]
+    assert sorted(p.name for p in (tmp_path / "gradescope").iterdir()) == ["Ada", "Bob"]
+    assert [p.name for p in (tmp_path / "gradescope" / "Bob").iterdir()] == ["note.txt"]
+    assert len(names) == 5 and all(file.read_text() == "mine" for file in own)
+    (tmp_path / "grades.json").write_text("no grades")
+    report.write(graded("Bob"), tmp_path)
+    assert (tmp_path / "reports" / "Ada.html").exists(), "nothing says whose it was"
 
 
 def test_what_breaks_the_grader_itself_stops_nobody(small_class: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from clbook.course.master import Hidden, Master
 from clbook.store import replace
 
 CODE = "from clbook.course.grade import forker, grader"  # with what the master imports, all that a result depends on
+VERSIONS = [f"{name} {version(name)}" for name in ("torch", "numpy")]  # another one may round otherwise
 ROUNDS = 1000
 JUDGING = 60.0  # seconds on the clock for one judge, while all others wait
 SEEDS = 2**48  # too many to try them all
@@ -276,7 +278,7 @@ class Grader:
             return None
         suffix = Path(submission.file).suffix.lower()
         preset = os.environ.get("CLBOOK_PRESET", "")
-        parts = [submission.sha, suffix, self.sha, self.seed, self.code, self.level, preset]
+        parts = [submission.sha, suffix, self.sha, self.seed, self.code, self.level, preset, *VERSIONS]
         return self.kept / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}.json"
 
     def _read(self, submission: Submission) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ the disk no path. The pages ask nothing of the network. Book: book/grading.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -49,10 +50,11 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri
 def write(grades: Grades, out: Path, *, gradescope: bool = False, canvas: Path | None = None) -> list[str]:
     """Write all of it into the folder `out`; what is to be said of it. Raises InputError for a Canvas table that is none."""
     table = fill_canvas(grades, canvas) if canvas is not None else None
+    names = file_names(e.student for e in grades.entries)
+    _forget(out, {name.lower() for name in names.values()})
     replace(out / "grades.json", json.dumps(grades.data, indent=1) + "\n")
     replace(out / "grades.csv", class_csv(grades))
     replace(out / "index.html", class_page(grades))
-    names = file_names(e.student for e in grades.entries)
     for entry in grades.entries:
         replace(out / "reports" / f"{names[entry.student]}.html", student_page(grades, entry))
         if gradescope:
@@ -64,6 +66,20 @@ def write(grades: Grades, out: Path, *, gradescope: bool = False, canvas: Path |
         replace(out / "canvas.csv", table[0])
         said += [f"written: {out}/canvas.csv", *table[1]]
     return said
+
+
+def _forget(out: Path, names: set[str]) -> None:
+    """Delete what was written for those that the grades in `out` list and that are no longer in the class, and nothing else."""
+    try:
+        before = file_names(e.student for e in read(out).entries)
+    except (InputError, TypeError):
+        return
+    for name in before.values():
+        if name.lower() not in names:
+            (out / "reports" / f"{name}.html").unlink(missing_ok=True)
+            (out / "gradescope" / name / "results.json").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a folder that holds more than was written stays
+                (out / "gradescope" / name).rmdir()
 
 
 def read(folder: Path) -> Grades:
