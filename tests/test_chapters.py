@@ -18,7 +18,7 @@ from small import users_meet_it
 from torch import Tensor, nn
 
 import clbook
-from clbook.lab import experiments
+from clbook.lab import experiments, language
 from clbook.method import Rng, State, Update, merge, proximal
 from clbook.methods import L2, SI, Average, DERpp, FastWeights
 from clbook.methods.fixed import ridge
@@ -433,6 +433,35 @@ def test_the_summary_quotes_what_the_way_to_an_answer_costs() -> None:
     assert f"left {own[0]:.0f} % accuracy on the old task ({before:.0f} % before)" in page
     assert f"labels 0 and 1 left {picked[0]:.0f} %" in page
     assert abs(own[1] - picked[1]) < 0.5
+
+
+def test_the_summary_quotes_streams_long_streams_and_the_language_model() -> None:
+    page = (ROOT / "book" / "summary.md").read_text(encoding="utf-8")
+    blur, gap, plastic = (experiments.stored(name) for name in ("streams", "stability-gap", "plasticity"))
+    shown = lambda values: "{:.1f} ± {:.1f}".format(*clbook.metrics.interval(values))  # noqa: E731
+    ends = {k: v.mean() for k, v in blur.ours.items() if k.endswith(": final")}
+    in_percent = [ends[f"permuted: 0.5: {k}: final"] for k in ("DER++", "fine-tuning", "fine-tuning, own rate")]
+    in_percent += [ends[f"split: 0.5: {k}: final"] for k in ("DER++", "fine-tuning", "LwF, slow teacher")]
+    in_percent += [gap.ours[f"split: {k}: {what}"].mean() for k, what in (("ER", "final"), ("ER", "min"), ("DER++", "min"))]
+    in_percent += [plastic.ours["Adam, weight decay: late"].mean(), plastic.arrays["kept/EWC"].mean()]
+    stiff = {lam: acc for lam, acc, _ in plastic.arrays["search/EWC: lam"]}
+    in_percent += [stiff[max(stiff)], plastic.arrays["search/SGD: lr"][:, 1].max()]
+    assert [f"{v:.1f} %" for v in in_percent if f"{v:.1f} %" not in page] == []
+
+    plain = blur.ours["permuted: 0.5: fine-tuning: final"]
+    gains = [blur.ours[f"permuted: 0.5: EWC, {how}: final"] - plain for how in ("detector", "clock")]
+    lost = [plastic.ours[f"{label}: lost"] for label in ("SGD", "SGD, lr 0.3")]
+    assert all(shown(values) in page for values in (*gains, *lost))
+
+    fronts = {k: v.mean(1) for k, v in language.fronts(experiments.stored("lm-finetuning")).items()}  # strength, prose, code
+    for enough, families in (
+        (1.5, ("pseudo-rehearsal", "replay", "averaged with the base", "all weights")),
+        (1.55, ("averaged with the base", "replay", "all weights", "LoRA, rank 4")),
+    ):
+        for family in families:
+            best = min(prose for _, prose, code in fronts[family] if code <= enough)
+            assert f"{best:.3f}" in page, (family, enough)
+    assert fronts["EWC"][:, 0].min() == 100 and fronts["EWC"][:, 2].min() > 1.55
 
 
 def test_the_page_quotes_how_cost_grows() -> None:
