@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pages import ROOT
 from scipy.optimize import linear_sum_assignment
 
 import clbook
@@ -16,6 +16,7 @@ from clbook import InputError, methods
 from clbook.course import cells, contest, master
 from clbook.course.contest import Contest, Contract
 from clbook.course.grade import wire
+from clbook.course.grade.grader import Grader
 
 SMALL = Contest((3, 4), tasks=3, samples=60, test_samples=50, hidden=(12,), steps=12, batch_size=8)
 P = SMALL.net.n_params
@@ -346,9 +347,10 @@ def test_methods_of_the_package_keep_the_contract(method: clbook.Method, seed: i
     assert [(v.share, v.message) for v in verdicts] == [(1.0, "")] * 4
 
 
-def test_the_seed_of_the_hidden_streams_is_not_told_to_the_small_runs() -> None:
-    given = Contract(5).give([])
-    assert given is not None and 5 not in given.values() and Contract(6).give([]) != given
+def test_each_check_has_a_seed_of_its_own_and_so_the_small_runs_do_not_tell_that_of_the_streams() -> None:
+    found = master.read(ROOT / "coursework" / "own_method")
+    seeds = [Grader(found, 7).seed_of(h) for h in found.hidden]
+    assert len(set(seeds)) == 2 and 7 not in seeds
 
 
 def test_what_cannot_be_trained_at_all_is_told_why() -> None:
@@ -397,9 +399,8 @@ def test_the_cells_of_a_session_are_counted_as_those_that_are_handed_in() -> Non
 
 
 def test_page_docstring_and_master_show_the_same_three_functions() -> None:
-    root = Path(__file__).resolve().parent.parent
-    hidden = next(h for h in master.read(root / "coursework" / "own_method").hidden if h.name == "contest")
-    page = (root / "book" / "grading.md").read_text(encoding="utf-8")
+    hidden = next(h for h in master.read(ROOT / "coursework" / "own_method").hidden if h.name == "contest")
+    page = (ROOT / "book" / "grading.md").read_text(encoding="utf-8")
     shown = page.split("# HIDDEN contest: 16 points\n")[1].split("```")[0]
     said = "\n".join(line.strip() for line in (contest.__doc__ or "").splitlines() if line.startswith("    "))
 

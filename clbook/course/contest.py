@@ -219,17 +219,12 @@ class Contract:
     seed: int
 
     @cached_property
-    def stream(self) -> int:
-        """The seed of the small stream, which the process must know. It does not tell that of the hidden streams."""
-        return int(_rng(self.seed, 0, 2).integers(2**63))
-
-    @cached_property
     def game(self) -> Contest:
-        return _small(self.stream)
+        return Contest((self.seed,), tasks=2, samples=60, test_samples=10, hidden=(16,), steps=60, batch_size=16)
 
     def give(self, earlier: list[Answers]) -> Answers | None:
         """What a process gets for the next of the three times, None after the last one."""
-        return {"stream": self.stream, "way": WAYS[len(earlier)]} if len(earlier) < len(WAYS) else None
+        return {"seed": self.seed, "way": WAYS[len(earlier)]} if len(earlier) < len(WAYS) else None
 
     def judge(self, answers: list[Answers]) -> list[Verdict]:
         """Whether a first task is learned, the same run ends in the same place, and a run in a stack ends where it ends alone.
@@ -267,10 +262,6 @@ class Contract:
         if not np.isfinite(found).all():
             raise InputError("the small runs end with numbers that are not finite: the method diverged")
         return found
-
-
-def _small(stream: int) -> Contest:
-    return Contest((stream,), tasks=2, samples=60, test_samples=10, hidden=(16,), steps=60, batch_size=16)
 
 
 def right(net: Net, theta: Tensor, x: Tensor, y: Tensor) -> float:
@@ -448,7 +439,7 @@ def _one_task(x: Tensor, y: Tensor, k: int) -> Scenario:
 
 def examine(method: Any, given: Answers) -> Answers:
     """The two small runs of a Contract in one of its ways: their parameters after each task [2, T, P], or what went wrong."""
-    method, game = instance(method), _small(int(given["stream"]))
+    method, game = instance(method), Contract(int(given["seed"])).game
     how = game.how | {"net": game.net, "progress": False, "keep_thetas": True, "on_divergence": "nan"}
 
     def thetas(one: Method, seeds: list[int]) -> Tensor:
