@@ -23,7 +23,8 @@ from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).parents[2]
 PAGE = "book/api"
-MODULES = ("clbook", "clbook.methods", "clbook.metrics", "clbook.importance", "clbook.plots")
+METHODS = ("clbook.methods", "clbook.methods.online")
+MODULES = ("clbook", *METHODS, "clbook.metrics", "clbook.importance", "clbook.plots")
 Definition = ast.FunctionDef | ast.ClassDef
 
 
@@ -151,7 +152,7 @@ def link_names(app: Sphinx, page: str, template: str, context: dict[str, Any], d
     if "body" not in context or page == PAGE or PAGE not in app.env.found_docs:
         return
     known = {e.anchor: e.anchor for module in MODULES for e in entries(module)}
-    known |= {e.name: e.anchor for e in entries("clbook.methods")}
+    known |= {e.name: e.anchor for module in METHODS for e in entries(module)}
 
     def link(found: re.Match[str]) -> str:
         if found[1] or found[2] not in known:
