@@ -348,10 +348,10 @@ def test_a_method_that_looks_for_old_samples_in_the_stream_finds_none(markers: d
 
 
 @forks
-def test_plain_training_earns_next_to_nothing_and_springs_more_than_half(markers: dict[str, Marker]) -> None:
+def test_plain_training_earns_nothing_and_well_chosen_springs_some_points_but_far_from_all(markers: dict[str, Marker]) -> None:
     plain, words = markers["own_method"].said("contest", "method = Finetune()")
     springs, more = markers["own_method"].said("contest", 'method = EWC(lam=30.0, carry="latest")')
-    assert plain < 4 and 8 < springs < 16, (words, more)
+    assert plain < 1 and 4 < springs < 12, (words, more)
 
 
 # a small study ----------------------------------------------------------------------------------------------------------------

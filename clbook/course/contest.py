@@ -9,7 +9,7 @@ theta. In a hidden cell this takes three functions of a line:
     def unseen(seed): return Contest((seed, seed + 1, seed + 2), tasks=4)
     def give(seed, earlier): return unseen(seed).give(earlier)
     def ask(student, given): return learn(student.method, given)
-    def judge(answers, seed): return unseen(seed).judge(answers, floor=0.55, full=0.80, budget=80_000)
+    def judge(answers, seed): return unseen(seed).judge(answers, floor=0.60, full=0.80, budget=80_000)
 
 Book: book/grading, "A contest of methods".
 """
