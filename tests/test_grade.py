@@ -279,6 +279,18 @@ def test_people_read_one_decimal_and_programs_all_digits(score: float, said: str
     assert Grades.of(json.loads(json.dumps(grades.data))).entries[0].score == score
 
 
+def test_the_class_page_says_which_criterion_gave_nothing_and_none_that_gave_a_part() -> None:
+    criteria = [
+        {"criterion": "memory budget", "share": 0.0, "message": "90 bytes, and 80 are allowed", "data": {}},
+        {"criterion": "accuracy", "share": 0.4, "message": "so so", "data": {}},
+    ]
+    nothing, part = (grader.Checked("contest", 5.0, score, criteria=criteria) for score in (0.0, 1.0))
+    for checked, said in ((nothing, "memory budget: 90 bytes, and 80 are allowed"), (part, "")):
+        entry = Entry("Dan", "Dan.py", checked.score, 5.0, "level 3", checks=[checked])
+        page = report.class_page(Grades("own", "Own", 5.0, 1, "level 3", [entry]))
+        assert f'<td class="why">{said}</td>' in page
+
+
 def test_a_reason_ends_where_a_sentence_or_a_word_ends() -> None:
     words = "It keeps 3 samples of 0.5 KB. They are too many; keep fewer of them"
     assert report.sentence(words, len(words)) == words

@@ -42,7 +42,7 @@ pre { overflow-wrap: anywhere }
 .wide { overflow-x: auto } table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap } a { color: inherit }
-th[scope=row] { overflow-wrap: anywhere; max-width: 16rem }
+th[scope=row] { overflow-wrap: anywhere; max-width: 16rem } td.why { min-width: 10rem }
 """.strip()
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
@@ -187,15 +187,22 @@ def _class(grades: Grades) -> Iterator[str]:
     if grades.left_out:
         yield f"<p>Left out, because they are no notebook and no .py: {text(', '.join(grades.left_out))}</p>"
     heads = "".join(f'<th scope="col" class="n">{text(c.name)}</th>' for c in grades.entries[0].checks)
-    yield f'<div class="wide"><table>\n<tr><th scope="col">student</th><th scope="col" class="n">points</th>{heads}'
-    yield '<th scope="col">why not</th></tr>'
+    yield '<div class="wide"><table>\n<tr><th scope="col">student</th><th scope="col" class="n">points</th>'
+    yield f'<th scope="col">why not</th>{heads}</tr>'  # before the checks, so that a phone shows it
     names = file_names(e.student for e in grades.entries)
     for e in grades.entries:
         link = f'<a href="reports/{names[e.student].replace(" ", "%20")}.html">{text(e.student)}</a>'
         cells = "".join(f'<td class="n">{tenths(c.score)}</td>' for c in e.checks)
-        why = sentence(e.trouble or "; ".join(dict.fromkeys(c.reason for c in e.checks if c.reason)), 200)
-        yield f'<tr><th scope="row">{link}</th><td class="n">{tenths(e.score)}</td>{cells}<td>{text(why)}</td></tr>'
+        why = sentence(e.trouble or "; ".join(dict.fromkeys(filter(None, map(_reason, e.checks)))), 200)
+        yield f'<tr><th scope="row">{link}</th><td class="n">{tenths(e.score)}</td><td class="why">{text(why)}</td>{cells}</tr>'
     yield "</table></div>"
+
+
+def _reason(checked: Checked) -> str:
+    """Why a check gave nothing: what ended it, or else the criteria that were not met."""
+    if checked.reason or checked.score > 0:
+        return checked.reason
+    return "; ".join(f"{x['criterion']}: {x['message']}" for x in checked.criteria if x["share"] <= 0)
 
 
 def sentence(words: str, most: int) -> str:
