@@ -401,7 +401,7 @@ def test_the_fronts_of_the_language_model(tmp_path: Path) -> None:
     full = fronts["all weights"][fronts["all weights"][:, 0, 0] == sizes.lr][0, 0]
     result = report.results[f"all weights, {sizes.lr:g}"]
     assert full[1:] == pytest.approx(-result.R[0, 1])
-    assert set(fronts) == {*(family for family, *_ in language.settings(sizes)), "averaged with the base"}
+    assert set(fronts) == {*(family for family, *_ in sizes.settings()), "averaged with the base"}
     assert report.arrays["recovery"].shape == (1, 1, 3)
 
 

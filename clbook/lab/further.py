@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +16,9 @@ from torch import Tensor
 from clbook import methods as m
 from clbook.checks import Count, Positive
 from clbook.importance import fisher
-from clbook.lab.language import HOW, SOURCE, TINY, Language, base_of, draw, front, judged, nats, numbers
+from clbook.lab.language import BOUND, HOW, SOURCE, TINY, Protected, Tried, base_of, draw, front, judged, nats, numbers, run_all
 from clbook.lab.report import Computed, Experiment, Setting
-from clbook.method import Method, merge
+from clbook.method import merge
 from clbook.methods.pseudo import RecordedReplay
 from clbook.net import Net
 from clbook.sampling import generator
@@ -29,43 +28,25 @@ TEXTS = ("prose", "code", "names")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Further(Language):
-    """How far each method is followed, how long both texts are learned, and how much of two task vectors is added."""
+class Further(Protected):
+    """More strengths, how long both texts are learned, and how much of two task vectors is added."""
 
-    shares: tuple[Positive, ...]
-    lam_pseudo: tuple[Positive, ...]
     lam_recorded: tuple[Positive, ...]
-    lam_ewc: tuple[Positive, ...]
     both_steps: tuple[Count, ...]
     scales: tuple[Positive, ...]
-    fisher_samples: Count = 500
-    kept: Count = 1000
-    base: str
 
-
-def settings(sizes: Further) -> Iterator[tuple[str, float, Method, dict[str, Any]]]:
-    """A family of runs, its strength, the method, and what else is said of its training."""
-    yield from (("replay", a, m.ER(size=sizes.kept, lam=a / (1 - a)), {}) for a in sizes.shares)
-    yield from (("recorded replay", lam, RecordedReplay(lam=lam, size=sizes.kept), {}) for lam in sizes.lam_recorded)
-    yield from (("pseudo-rehearsal", lam, m.PseudoRehearsal(lam=lam), {}) for lam in sizes.lam_pseudo)
-    yield from (
-        ("EWC", lam, m.EWC(lam=lam, estimator="sampled", n_samples=sizes.fisher_samples), {}) for lam in sizes.lam_ewc
-    )
-    yield from (("both texts", steps, m.Cumulative(), {"steps": steps}) for steps in sizes.both_steps)
+    def settings(self) -> Iterator[Tried]:
+        yield from super().settings()
+        yield from (Tried("recorded replay", lam, RecordedReplay(lam=lam, size=self.kept)) for lam in self.lam_recorded)
+        yield from (Tried(BOUND, steps, m.Cumulative(), {"steps": steps}) for steps in self.both_steps)
 
 
 def look_further(s: Setting) -> Computed:
     """The fronts of more strengths; then two networks from the one base, for code and for names, put into one."""
     sizes, net, start = s.sizes, s.sizes.net(), base_of(s.sizes.base)
-    known, old_and_new = net.pretrained(start), sizes.scenario("prose", "code")
-    fronts: dict[str, list[np.ndarray]] = {}
-    runs = []
-    for family, strength, method, how in settings(sizes):
-        part = f"{family}-{strength:g}".replace(" ", "-")
-        result = s.train(part, old_and_new, method, known, **how)
-        fronts.setdefault(family, []).append(front(strength, result))
-        runs.append(result)
-    arrays = {f"front/{family}": np.stack(some) for family, some in fronts.items()}
+    known = net.pretrained(start)
+    tried = run_all(s, sizes.scenario("prose", "code"), known)
+    arrays = {f"front/{family}": front(some) for family, some in tried.items()}
     alone = {
         text: s.train(f"alone-{text}", sizes.scenario("prose", text), m.Finetune(), known).theta for text in TEXTS[1:]
     }
@@ -78,7 +59,7 @@ def look_further(s: Setting) -> Computed:
         f"{way.removeprefix('merged/')}: {text}": array[:, j]
         for way, array in arrays.items() if way.startswith("merged/") for j, text in enumerate(TEXTS)
     }
-    return Computed({}, arrays, ours, tuple(runs))
+    return Computed({}, arrays, ours, tuple(result for some in tried.values() for _, result in some))
 
 
 def merges(

@@ -6,9 +6,10 @@ every method at several strengths. Book: notebooks/10_finetuning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -60,24 +61,53 @@ class Language(Training):
         return text.library(topic, self.context, n_train=self.n_train, n_test=self.n_test, modules=self.modules)
 
 
+class Tried(NamedTuple):
+    """A family of runs, its strength, the method, and what of its training is not as usual."""
+
+    family: str
+    strength: float
+    method: Method
+    how: Mapping[str, Any] = MappingProxyType({})
+
+
 @dataclass(frozen=True, kw_only=True)
-class Tuned(Language):
-    """How the base is fine-tuned, and at which strengths. `base` is the preset whose base that is."""
+class Protected(Language):
+    """Strengths of three ways to protect the old text. `base` is the preset whose base is fine-tuned."""
+
+    shares: tuple[Positive, ...]  # of the weight that replayed text has
+    lam_pseudo: tuple[Positive, ...]
+    lam_ewc: tuple[Positive, ...]
+    fisher_samples: Count = 500
+    kept: Count = 1000  # windows that replay keeps
+    base: str
+
+    def settings(self) -> Iterator[Tried]:
+        """What is tried."""
+        ewc = m.EWC(lam=1.0, estimator="sampled", n_samples=self.fisher_samples)
+        yield from (Tried("replay", a, m.ER(size=self.kept, lam=a / (1 - a))) for a in self.shares)
+        yield from (Tried("pseudo-rehearsal", lam, m.PseudoRehearsal(lam=lam)) for lam in self.lam_pseudo)
+        yield from (Tried("EWC", lam, replace(ewc, lam=lam)) for lam in self.lam_ewc)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned(Protected):
+    """How else the base is fine-tuned, and at which strengths."""
 
     lrs: tuple[Positive, ...]
-    shares: tuple[Positive, ...]  # of the weight that replayed text has
-    lam_ewc: tuple[Positive, ...]
     lam_l2: tuple[Positive, ...]
-    lam_pseudo: tuple[Positive, ...]
     lora: tuple[Positive, ...]  # learning rates of LoRA
     rank: Count = 4
     trainable: tuple[Count, ...]  # how many layers are not frozen
     averaged: tuple[Positive, ...]  # shares of the fine-tuned weights in the average
-    fisher_samples: Count = 500
-    kept: Count = 1000  # windows that replay keeps
     recovery_steps: tuple[Count, ...] = (1, 3, 10, 30, 100)
     recovery_lr: Positive = 1e-4
-    base: str
+
+    def settings(self) -> Iterator[Tried]:
+        yield from (Tried("all weights", lr, m.Finetune(), {"lr": lr}) for lr in self.lrs)
+        yield from (Tried(f"LoRA, rank {self.rank}", lr, m.LoRA(rank=self.rank), {"lr": lr}) for lr in self.lora)
+        yield from (Tried("top layers alone", n, m.FeatureExtraction(trainable=n)) for n in self.trainable)
+        yield from super().settings()
+        yield from (Tried("L2", lam, m.L2(lam=lam)) for lam in self.lam_l2)
 
 
 def judged(datas: list[Data]) -> Scenario:
@@ -105,18 +135,6 @@ def nats(net: Net, theta: Tensor, scenario: Scenario, j: int) -> float:
     return -float(torch.cat(parts).double().mean()) / y.shape[1]
 
 
-def settings(sizes: Tuned) -> Iterator[tuple[str, float, Method, float]]:
-    """What is tried: a family of runs, its strength, the method and its learning rate."""
-    yield from (("all weights", lr, m.Finetune(), lr) for lr in sizes.lrs)
-    yield from ((f"LoRA, rank {sizes.rank}", lr, m.LoRA(rank=sizes.rank), lr) for lr in sizes.lora)
-    yield from (("top layers alone", n, m.FeatureExtraction(trainable=n), sizes.lr) for n in sizes.trainable)
-    yield from (("replay", a, m.ER(size=sizes.kept, lam=a / (1 - a)), sizes.lr) for a in sizes.shares)
-    yield from (("pseudo-rehearsal", lam, m.PseudoRehearsal(lam=lam), sizes.lr) for lam in sizes.lam_pseudo)
-    ewc = m.EWC(lam=1.0, estimator="sampled", n_samples=sizes.fisher_samples)
-    yield from (("EWC", lam, replace(ewc, lam=lam), sizes.lr) for lam in sizes.lam_ewc)
-    yield from (("L2", lam, m.L2(lam=lam), sizes.lr) for lam in sizes.lam_l2)
-
-
 def base_of(preset: str) -> Tensor:
     """The weights that `lm-base` has left; at the quick preset, where nothing is stored, those of a base trained now."""
     from clbook.lab.experiments import stored
@@ -133,11 +151,8 @@ def fine_tune(s: Setting) -> Computed:
     sizes, scenario, net = s.sizes, s.sizes.scenario("prose", "code"), s.sizes.net()
     start = base_of(sizes.base)
     known = net.pretrained(start)
-    tried: dict[str, list[tuple[float, Result]]] = {}
-    for family, strength, method, lr in settings(sizes):
-        part = f"{family}-{strength:g}".replace(" ", "-").replace(",", "")
-        tried.setdefault(family, []).append((strength, s.train(part, scenario, method, known, lr=lr)))
-    arrays = {f"front/{family}": np.stack([front(*each) for each in some]) for family, some in tried.items()}
+    tried = run_all(s, scenario, known)
+    arrays = {f"front/{family}": front(some) for family, some in tried.items()}
     full = dict(tried["all weights"])[sizes.lr]
     arrays["front/averaged with the base"] = averaged(net, start, full.theta, scenario, sizes.averaged)
     arrays["recovery"] = recovery(s, net, full.theta)
@@ -146,9 +161,18 @@ def fine_tune(s: Setting) -> Computed:
     return Computed(results, arrays, numbers(arrays))
 
 
-def front(strength: float, result: Result) -> np.ndarray:
-    """strength, nats of prose and of code at the end of these runs [seeds, 3]."""
-    return np.column_stack([np.full(len(result.R), strength), -result.R[:, 1]])
+def run_all(s: Setting, scenario: Scenario, known: Net) -> dict[str, list[tuple[float, Result]]]:
+    """The strengths and the runs of all that is tried, by family."""
+    tried: dict[str, list[tuple[float, Result]]] = {}
+    for family, strength, method, how in s.sizes.settings():
+        part = f"{family}-{strength:g}".replace(" ", "-").replace(",", "")
+        tried.setdefault(family, []).append((strength, s.train(part, scenario, method, known, **how)))
+    return tried
+
+
+def front(some: list[tuple[float, Result]]) -> np.ndarray:
+    """strength, nats of prose and of code [strengths, seeds, 3]."""
+    return np.stack([np.column_stack([np.full(len(r.R), strength), -r.R[:, 1]]) for strength, r in some])
 
 
 def averaged(net: Net, start: Tensor, tuned: list[Tensor], scenario: Scenario, shares: tuple[float, ...]) -> np.ndarray:
