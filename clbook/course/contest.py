@@ -166,13 +166,9 @@ class Contest:
 
     def theta(self, answer: Answers, s: int) -> Tensor:
         """The parameters [P] that a process returned for stream s. Raises InputError for anything else."""
-        found = answer.get(f"{s}/theta")
-        if not isinstance(found, np.ndarray) or found.shape != (self.net.n_params,) or found.dtype != np.float32:
-            wanted = f"theta must have {self.net.n_params} numbers of type float32 after each task"
-            raise InputError(f"{wanted}, got {short(found, 60)}")
-        if not np.isfinite(found).all():
-            raise InputError("the parameters are no longer finite: the method diverged. Take a smaller strength or step")
-        return torch.from_numpy(found)
+        wanted = f"theta must have {self.net.n_params} numbers of type float32 after each task"
+        diverged = "the parameters are no longer finite: the method diverged. Take a smaller strength or step"
+        return torch.from_numpy(_parameters(answer.get(f"{s}/theta"), (self.net.n_params,), wanted, diverged))
 
     def R(self, answers: list[Answers]) -> np.ndarray:
         """R [streams, T, T]: accuracy on task j after task i, computed here from theta; NaN above the diagonal."""
@@ -255,13 +251,19 @@ class Contract:
         """The parameters [2, T, P] of both runs after each task. Raises InputError for anything else, NaN among it."""
         if trouble := answer.get("trouble"):
             raise InputError(str(trouble))
-        found, shape = answer.get("thetas"), (2, self.game.tasks, self.game.net.n_params)
-        if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype != np.float32:
-            wanted = f"the small runs must bring parameters {list(shape)} of type float32"
-            raise InputError(f"{wanted}, got {short(found, 60)}")
-        if not np.isfinite(found).all():
-            raise InputError("the small runs end with numbers that are not finite: the method diverged")
-        return found
+        shape = (2, self.game.tasks, self.game.net.n_params)
+        wanted = f"the small runs must bring parameters {list(shape)} of type float32"
+        diverged = "the small runs end with numbers that are not finite: the method diverged"
+        return _parameters(answer.get("thetas"), shape, wanted, diverged)
+
+
+def _parameters(found: Any, shape: tuple[int, ...], wanted: str, diverged: str) -> np.ndarray:
+    """What a process returned as parameters. Raises InputError, in these words, where it is none or not finite."""
+    if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype != np.float32:
+        raise InputError(f"{wanted}, got {short(found, 60)}")
+    if not np.isfinite(found).all():
+        raise InputError(diverged)
+    return found
 
 
 def right(net: Net, theta: Tensor, x: Tensor, y: Tensor) -> float:
@@ -271,7 +273,7 @@ def right(net: Net, theta: Tensor, x: Tensor, y: Tensor) -> float:
 
 def kept(answer: Answers, s: int) -> dict[str, Tensor]:
     """The state of the method on stream s, as tensors, by name. Raises InputError for more than can be meant."""
-    found = {n.removeprefix(f"{s}/state/"): v for n, v in answer.items() if n.startswith(f"{s}/state/")}
+    found = _state(answer, s)
     for name, value in found.items():
         if not isinstance(value, np.ndarray):
             raise InputError(f"state[{short(name, 40)}] is {short(value, 60)}; what is kept between tasks must be tensors")
@@ -280,6 +282,11 @@ def kept(answer: Answers, s: int) -> dict[str, Tensor]:
     if (size := sum(v.nbytes for v in found.values())) > MOST:
         raise InputError(f"the method keeps {size:,} bytes between tasks, and more than {MOST:,} are not even tried")
     return {name: torch.as_tensor(found[name]) for name in sorted(found)}  # sorted, as an order would say something, too
+
+
+def _state(message: Answers, s: int) -> dict[str, Any]:
+    """The entries of stream s's state in what goes to a process or comes from it, by name."""
+    return {n.removeprefix(f"{s}/state/"): v for n, v in message.items() if n.startswith(f"{s}/state/")}
 
 
 def measured(answers: list[Answers]) -> int:
@@ -380,8 +387,7 @@ def learn(method: Any, given: Answers) -> Answers:
         runs.method_rng = [generator(s, "method", k)]
         if k > 0:
             runs.parameter.data.copy_(torch.as_tensor(given[f"{s}/theta"]))
-            state = {n.removeprefix(f"{s}/state/"): v for n, v in given.items() if n.startswith(f"{s}/state/")}
-            runs.state = {n: torch.as_tensor(v)[None].clone() for n, v in state.items()}
+            runs.state = {n: torch.as_tensor(v)[None].clone() for n, v in _state(given, s).items()}
         record = Record(runs, scenario, training, keep_thetas=False, progress=False)
         record.task = k
         train(runs, scenario, training, record, Checkpoint(None, 0, runs, scenario, training))
