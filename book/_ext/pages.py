@@ -29,6 +29,7 @@ MATHJAX = {
     "mathjax/input/tex/extensions": "input/tex/extensions",
     "@mathjax/mathjax-newcm-font/chtml": "fonts/mathjax-newcm-font/chtml",
 }
+NO_MENU = {"enableMenu": False}  # it makes each formula a stop of the tab key: 346 on one page
 MATHJAX_CONFIG = {
     "loader": {"paths": {"fonts": "[mathjax]/fonts"}},
     "output": {"displayOverflow": "linebreak", "linebreaks": {"width": "100%"}},
@@ -38,7 +39,7 @@ MATHJAX_CONFIG = {
         "enableSpeech": False,
         "enableBraille": False,
         "enableExplorer": False,
-        "enableMenu": False,  # it makes each formula a stop of the tab key: 346 on one page
+        **NO_MENU,
         "enableAssistiveMml": True,
         "menuOptions": {"settings": {"enrich": False, "speech": False, "braille": False, "assistiveMml": True}},
     },
@@ -57,6 +58,7 @@ def configure(app: Sphinx, config: Any) -> None:
         config.mathjax3_config = MATHJAX_CONFIG
     else:  # where npm could not be reached
         log.info("MathJax 4 is not installed in %s: long formulas will scroll instead of breaking. See `make book`.", SCRIPTS)
+        config.mathjax3_config = {"options": NO_MENU}
         app.setup_extension("sphinx-mathjax-offline")
 
 

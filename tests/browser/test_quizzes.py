@@ -25,14 +25,6 @@ FINDINGS = """options => axe.run({include: [['.quiz']], exclude: [['mjx-containe
   .flatMap(v => v.nodes.map(n => [v.id, n.html.slice(0, 120), n.failureSummary.slice(0, 200)])))"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--allow-file-access-from-files"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def opened(book: Built, browser: Browser) -> Iterator[Callable[..., Page]]:
     """opened(width, **context): the page on EWC, and no complaint of its scripts at the end."""
