@@ -56,6 +56,8 @@ ALIASES = {
     "ClassMeans": "class means", "PseudoRehearsal": "pseudo-rehearsal", "OwnAnswers": "own answers",
     "PolicyGradient": "policy gradient", "WeightDecay": "weight decay", "ShrinkPerturb": "shrink and perturb",
     "ContinualBackprop": "continual backprop",
+    "all weights": "fine-tuning", "top layers alone": "feature extraction", "averaged with the base": "average",
+    "replay": "ER", "recorded replay": "DER++", "both texts": "joint",
 }  # fmt: skip
 # a second sign beside the colour: dashes where two shades of one hue meet, and a marker for every method of the main table
 DASHED = {"online EWC", "RWalk", "GEM", "DGR, distilled", "IMM, mode", "fast and slow weights", "cumulative"}

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from clbook import methods as m
-from clbook import text
+from clbook import plots, text
 from clbook.checks import Count, Positive
 from clbook.data import Data
 from clbook.importance import slices
@@ -217,8 +217,8 @@ def draw(report: Report, figure: Figure | None = None, *more: Report) -> Figure:
     figure = Figure(figsize=(6.5, 5), layout="constrained") if figure is None else figure
     ax = figure.subplots()
     for (key, front), marker in zip(fronts(report, *more).items(), MARKERS, strict=False):
-        mean, line = front.mean(1), f"k{marker}:" if key == BOUND else f"{marker}-"
-        ax.plot(mean[:, 2], mean[:, 1], line, label=key, alpha=0.8)
+        mean, line = front.mean(1), ":" if key == BOUND else "-"
+        ax.plot(mean[:, 2], mean[:, 1], f"{marker}{line}", label=key, color=plots.colour(key), alpha=0.8)
     ax.plot(*report.arrays["start"][0, ::-1], "k*", markersize=12, label="before")
     ax.set(xlabel="new text: nats a character of code", ylabel="old text: nats a character of prose")
     ax.legend(fontsize=10)

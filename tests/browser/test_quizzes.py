@@ -12,7 +12,7 @@ from typing import Any
 import axe_playwright_python
 import pytest
 from pages import Built
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page
 from pypdf import PdfReader
 
 from clbook.course.quiz import quizzes
