@@ -183,13 +183,13 @@ class Scenario:
 
     def _shown(self, x: Tensor, y: Tensor | None, base: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the base rows, as their tasks show them."""
-        x = x[base]
+        x = picked(x, base)
         x = x if self.view is None else self.view(x, task)
         if self.targets == "inputs":
             return x, x
         if y is None:
             return x, torch.zeros_like(task)
-        y = y[base]
+        y = picked(y, base)
         return x, y if y.is_floating_point() else self.relabel[task.view(*task.shape, *[1] * (y.dim() - task.dim())), y]
 
     def _base_rows(self, task: Tensor, row: Tensor) -> Tensor:
@@ -197,6 +197,11 @@ class Scenario:
         for k in task.unique().tolist():
             base[task == k] = self.rows[k][row[task == k]]
         return base
+
+
+def picked(x: Shaped[Tensor, "N ..."], row: Int64[Tensor, "..."]) -> Tensor:
+    """x[row]; index_select takes less time than indexing does, for few rows a third to a half."""
+    return x.index_select(0, row.flatten()).view(*row.shape, *x.shape[1:])
 
 
 class Permute(nn.Module):
@@ -209,6 +214,9 @@ class Permute(nn.Module):
         self.register_buffer("pixels", pixels)
 
     def forward(self, x: Tensor, task: Tensor) -> Tensor:
+        shown = task.unique()
+        if len(shown) == 1:  # a task as a whole: no index as large as its images, which takes five times as long
+            return x.index_select(-1, self.pixels[shown[0]])
         return x.gather(-1, self.pixels[task])
 
 
