@@ -237,7 +237,7 @@ class Runs:
         if "exp_avg_sq" not in kept:
             return self.theta.new_full((len(self),), lr)
         correction = (1 - group["betas"][1] ** float(kept["step"])) ** 0.5
-        return lr / kept["exp_avg_sq"].sqrt().div_(correction).add_(group["eps"])
+        return kept["exp_avg_sq"].sqrt().div_(correction).add_(group["eps"]).reciprocal_().mul_(lr)
 
 
 def _first_line(error: Exception) -> str:
