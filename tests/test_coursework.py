@@ -196,6 +196,7 @@ def interval(values):
 INTERVALS = {
     "normal": ("1.96 * v.std(ddof=1) / n**0.5", 1.5),
     "n-below": ("t * v.std() / n**0.5", 1.5),
+    "normal, n-below": ("1.96 * v.std() / n**0.5", 0.75),
     "one-sided": ("stats.t.ppf(0.95, n - 1) * v.std(ddof=1) / n**0.5", 0.75),
     "no-root": ("t * v.std(ddof=1)", 0.75),
 }
@@ -261,6 +262,14 @@ def test_a_dishonest_sweep_is_told_what_it_did(markers: dict[str, Marker], name:
     code, score = SWEEPS[name]
     got, said = markers["springs"].said("sweep", SWEEP.format(code))
     assert (got, name in said) == (score, True), said
+
+
+@forks
+@pytest.mark.parametrize(("wrong", "words"), [("dict(mean=mean)", "lacks held_out, chosen, test, half"), ("None", "got None")])
+def test_a_sweep_that_returns_something_else_is_told_what(markers: dict[str, Marker], wrong: str, words: str) -> None:
+    code = SWEEP.format("chosen = lams[0]").replace("return dict(", f"return {wrong}\n    dict(")
+    got, said = markers["springs"].said("sweep", code)
+    assert (got, words in said) == (0.0, True), said
 
 
 def test_which_strength_is_right_never_lies_beside_the_students_code() -> None:
@@ -339,6 +348,18 @@ def test_a_method_that_breaks_the_contract_is_told_how(markers: dict[str, Marker
     checked = markers["own_method"].marked("contract", METHOD.format(code))
     said = " ".join([checked.reason, *(c["message"] for c in checked.criteria)])
     assert checked.score < 4 and (words in said or "draw in `prepare`" in said), said
+
+
+@forks
+@pytest.mark.parametrize("asks", ["l if l > 1 else 2 * l", "l * l.item()", "l + 0 * torch.randn(())"])
+@pytest.mark.parametrize("check", ["contract", "contest"])
+def test_a_method_that_cannot_be_stacked_hears_its_own_line_and_what_to_write_and_not_of_vmap(
+    markers: dict[str, Marker], check: str, asks: str
+) -> None:
+    loss = f"def loss(self, net, theta, state, batch):\n        l = net.loss(theta, batch)\n        return {asks}"
+    got, said = markers["own_method"].said(check, METHOD.format(loss))
+    assert got == 0 and re.match(r"cell 1000, line 6: Mine\.loss cannot be computed for several runs at once, ", said)
+    assert "torch.where" in said and "PyTorch" not in said and "vmap" not in said and "InputError" not in said
 
 
 @forks

@@ -285,10 +285,23 @@ def test_the_class_page_says_which_criterion_gave_nothing_and_none_that_gave_a_p
         {"criterion": "accuracy", "share": 0.4, "message": "so so", "data": {}},
     ]
     nothing, part = (grader.Checked("contest", 5.0, score, criteria=criteria) for score in (0.0, 1.0))
-    for checked, said in ((nothing, "memory budget: 90 bytes, and 80 are allowed"), (part, "")):
+    for checked, said in ((nothing, "contest: 90 bytes, and 80 are allowed"), (part, "")):
         entry = Entry("Dan", "Dan.py", checked.score, 5.0, "level 3", checks=[checked])
         page = report.class_page(Grades("own", "Own", 5.0, 1, "level 3", [entry]))
         assert f'<td class="why">{said}</td>' in page
+
+
+def test_a_teacher_reads_of_each_check_why_it_gave_nothing_and_each_reason_once() -> None:
+    gone, unwritten = "KeyError: 'half'", "step is not written yet"
+    checks = [grader.Checked(name, 2.0, reason=gone) for name in ("fisher", "sweep")]
+    checks += [grader.Checked("step", 2.0, reason=unwritten), grader.Checked("interval", 2.0, 1.0)]
+    entry = Entry("Dan", "Dan.py", 1.0, 8.0, "level 3", checks=checks)
+    grades = Grades("springs", "Springs", 8.0, 1, "level 3", [entry])
+    assert report.reasons(entry) == f"fisher, sweep: {gone}; {unwritten}"
+    (row,) = csv.DictReader(report.class_csv(grades).splitlines())
+    assert row["trouble"] == report.reasons(entry)
+    entry.trouble = "the file is empty"
+    assert report.reasons(entry) == entry.trouble
 
 
 def test_a_reason_ends_where_a_sentence_or_a_word_ends() -> None:
@@ -333,6 +346,7 @@ def test_gradescope_gets_what_it_reads(room: Class) -> None:
         ("cube", 3, "passed"),
     ]
     assert "NaN" in found["tests"][0]["output"] and found["visibility"] == "visible"
+    assert found["tests"][1]["output"] == "right: the cube.\nright: positive."
 
 
 def test_the_level_of_the_walls_stands_in_every_result(room: Class) -> None:
@@ -441,6 +455,13 @@ def test_the_last_definition_wins(engine: grader.Grader) -> None:
 def test_deleted_cells_cost_what_they_held_and_no_more(engine: grader.Grader) -> None:
     entry = engine.grade(handed_in(SQUARE))
     assert [c.score for c in entry.checks] == [2, 0] and "there is no cube in what was handed in" in entry.checks[1].reason
+
+
+def test_where_a_definition_is_not_there_what_may_have_become_of_it_is_said(engine: grader.Grader) -> None:
+    other_name = engine.grade(handed_in(SQUARE, "def qube(x):\n    return x**3"))
+    assert other_name.checks[1].reason.endswith("; is it what you call qube?")
+    no_python = engine.grade(handed_in(SQUARE, "def cube(x)\n    return x**3"))
+    assert "there is no cube in what was handed in: cell 2 was left out, line 1: expected ':'" in no_python.checks[1].reason
 
 
 def test_a_cell_that_raises_is_said_with_its_line_and_the_rest_goes_on(engine: grader.Grader) -> None:
@@ -690,6 +711,13 @@ def test_walls_within_which_nothing_runs_are_left_out(monkeypatch: pytest.Monkey
 def test_results_may_not_lie_among_what_was_handed_in(small_class: Path, capsys: Any) -> None:
     assert run(small_class, small_class / "in" / "out") == 2
     assert "would be taken for something handed in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("cpu", "said"), [(9.5, "took longer than 10 seconds"), (0.5, "it crashed (SIGKILL)")])
+def test_who_has_used_up_the_time_is_told_so_also_where_the_kernel_counts_a_little_less(cpu: float, said: str) -> None:
+    watch = pool._Watch(0, 0, 0, 0, pool.Limits(10, 100), 0, "")
+    watch.said += json.dumps({"exit": -9, "cpu": cpu}).encode()
+    assert said in watch._why_it_ended()
 
 
 def test_an_accident_is_tried_once_more_and_not_kept(small_class: Path, monkeypatch: pytest.MonkeyPatch) -> None:

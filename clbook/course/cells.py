@@ -73,10 +73,13 @@ class _Hollow(ast.NodeTransformer):
 
 def notebook(text: str) -> dict[str, Any]:
     """The notebook as it is stored. Raises InputError for anything else than version 4 of the format."""
+    if not text.strip():
+        raise InputError("the file is empty")
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"it is no notebook: {' '.join(str(error).split())[:200]}") from None
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"it is no notebook ({said}); open it in Jupyter and save it again") from None
     cells = found.get("cells") if isinstance(found, dict) else None
     if not isinstance(cells, list) or found.get("nbformat") != 4:
         raise InputError("it is no notebook of the format 4; open it in Jupyter and save it again")

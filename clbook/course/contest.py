@@ -34,6 +34,7 @@ from clbook import metrics
 from clbook.checkpoints import Checkpoint
 from clbook.checks import Count, InputError, Whole, check, checked, short
 from clbook.course.cells import Cell, needed, statements
+from clbook.course.grade.child import told
 from clbook.course.judging import Verdict
 from clbook.course.kinds.method import watched
 from clbook.course.properties import Told
@@ -456,7 +457,7 @@ def examine(method: Any, given: Answers) -> Answers:
             return {"thetas": thetas(method, [0, 1])}
         found = {s: thetas(method, [s]) for s in ((0, 1) if given["way"] == "alone" else (1, 0))}
     except InputError as error:
-        return {"trouble": str(error)}
+        return {"trouble": told(error)}
     return {"thetas": torch.cat([found[0], found[1]]), "in place": _changed(lambda: thetas(watched(method), [0]))}
 
 

@@ -59,8 +59,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except (DivergedError, SweepError, GraderError) as error:
         return _complain(f"error: {error}", FAILED)
     except KeyboardInterrupt:
-        again = "with the same options, and the same --checkpoint for run, it goes on where it was"
-        return _complain(f"stopped; {again}", STOPPED)
+        return _complain("stopped; the same command goes on where it was, and run does so with --checkpoint", STOPPED)
     except Exception as error:  # no mistake of the user's, so it must not read like one
         return _complain(_bug(error), BUG)
 

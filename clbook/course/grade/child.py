@@ -11,6 +11,7 @@ import contextlib
 import linecache
 import os
 import random
+import re
 import sys
 import traceback
 import types
@@ -19,11 +20,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from clbook.checks import InputError
 from clbook.course import cells
 from clbook.course.grade import wire
 
 ANSWERS = 3  # the file descriptor that the message goes to
 MESSAGE = 600
+ALONE: dict[type[BaseException], str] = {
+    PermissionError: "what is graded reads no files of others, starts no program and has no network",
+    FileNotFoundError: "what is graded has nothing beside it but the notebook itself",
+}
 
 
 class NotDefined(AttributeError):
@@ -99,15 +105,28 @@ def run(sources: dict[str, str], picked: list[list[int]], notes: list[str]) -> d
 
 def told(error: BaseException, cell: str = "") -> str:
     """An error with the innermost line of the notebook that it came through, such as: cell 3, line 5: ValueError: ..."""
-    found = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith("cell ")]
+    found = _in_cells(error)
     where = f"{found[-1].filename}, line {found[-1].lineno}" if found else f"cell {cell}" if cell else ""
     try:
         text = " ".join(str(error).split())
     except BaseException:
         text = "(an error that cannot be shown)"
     kind = type(error).__name__
-    line = text if isinstance(error, NotDefined) else f"{kind}: {text}" if text else kind
+    line = text if isinstance(error, NotDefined | InputError) else f"{kind}: {text}" if text else kind
+    if isinstance(error, InputError):  # what PyTorch says of vmap is about PyTorch, and the sentence before it is for students
+        line = re.sub(r" PyTorch says: (?=.*(vmap|functorch)).*", "", line)
+    line += f" ({ALONE[type(error)]})" if type(error) in ALONE else ""
     return f"{where}: {line}"[:MESSAGE] if where else line[:MESSAGE]
+
+
+def _in_cells(error: BaseException | None) -> list[traceback.FrameSummary]:
+    """The lines of the notebook that an error came through, or else that what caused it came through."""
+    found: list[traceback.FrameSummary] = []
+    for _ in range(10):  # who raised it may have closed the chain to a ring
+        if error is not None and not found:
+            found = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith("cell ")]
+            error = error.__cause__
+    return found
 
 
 def _module(name: str) -> dict[str, Any]:

@@ -189,10 +189,7 @@ class Grader:
                 answers.append(outcome.answers | {"source": source})
             self._judge(hidden, seed, answers if hidden.gives == 2 else answers[0], checked)
         except InputError as error:
-            empty = unwritten(picked, hidden.asks_for)
-            checked.reason = (
-                f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} not written yet" if empty else str(error)
-            )
+            checked.reason = _why(str(error), submission, picked, hidden.asks_for)
         checked.seconds = round(checked.seconds, 3)
         return checked, notes
 
@@ -323,6 +320,14 @@ def at_most(seconds: float, function: Callable[..., Any], *args: Any) -> Any:
             timer.cancel()
     except TooLong:
         raise InputError(f"its answers could not be judged within {seconds:g} seconds") from None
+
+
+def _why(reason: str, submission: Submission, picked: list[Statement], names: tuple[str, ...]) -> str:
+    """Why a check has no answer, in the words that help most."""
+    if empty := unwritten(picked, names):
+        return f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} not written yet"
+    lacking = [n for n in names if reason == f"there is no {n} in what was handed in"]
+    return reason + submission.instead(lacking[0]) if lacking else reason
 
 
 def unwritten(body: list[Statement], names: tuple[str, ...]) -> list[str]:

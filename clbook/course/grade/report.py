@@ -164,11 +164,16 @@ def _check(checked: Checked) -> Iterator[str]:
         for c in checked.criteria:
             state, word = _state(c["share"], 1)
             share = f" ({100 * c['share']:.0f} %)" if 0 < c["share"] < 1 else ""
-            message = f"<br>{text(c['message'])}" if c["message"] and (c["share"] < 1 or c["data"]) else ""
+            message = f"<br>{text(said)}" if (said := _message(c)) else ""
             yield f'<li><span class="{state}">{word}{share}</span>: {text(c["criterion"])}{message}</li>'
         yield "</ul>"
     if checked.printed.strip():
         yield f"<details><summary>What your code printed</summary>\n<pre>{text(checked.printed)}</pre></details>"
+
+
+def _message(criterion: dict[str, Any]) -> str:
+    """What is said of a criterion beyond that it is met."""
+    return str(criterion["message"]) if criterion["share"] < 1 or criterion["data"] else ""
 
 
 def _state(score: float, points: float) -> tuple[str, str]:
@@ -193,16 +198,27 @@ def _class(grades: Grades) -> Iterator[str]:
     for e in grades.entries:
         link = f'<a href="reports/{names[e.student].replace(" ", "%20")}.html">{text(e.student)}</a>'
         cells = "".join(f'<td class="n">{tenths(c.score)}</td>' for c in e.checks)
-        why = sentence(e.trouble or "; ".join(dict.fromkeys(filter(None, map(_reason, e.checks)))), 200)
+        why = sentence(reasons(e), 200)
         yield f'<tr><th scope="row">{link}</th><td class="n">{tenths(e.score)}</td><td class="why">{text(why)}</td>{cells}</tr>'
     yield "</table></div>"
 
 
+def reasons(entry: Entry) -> str:
+    """Why an entry has no points: what is wrong with all of it, or each check that gave nothing, and why."""
+    by_reason: dict[str, list[str]] = {}
+    for checked in entry.checks:
+        if reason := _reason(checked):
+            by_reason.setdefault(reason, []).append(checked.name)
+    named = lambda why, names: re.match(rf"(there is no )?{re.escape(' and '.join(names))}\b", why)  # noqa: E731
+    said = (why if named(why, names) else f"{', '.join(names)}: {why}" for why, names in by_reason.items())
+    return entry.trouble or "; ".join(said)
+
+
 def _reason(checked: Checked) -> str:
-    """Why a check gave nothing: what ended it, or else the criteria that were not met."""
+    """Why a check gave nothing: what ended it, or else what was said of the criteria that were not met."""
     if checked.reason or checked.score > 0:
         return checked.reason
-    return "; ".join(f"{x['criterion']}: {x['message']}" for x in checked.criteria if x["share"] <= 0)
+    return "; ".join((x["message"] or x["criterion"]).rstrip(".") for x in checked.criteria if x["share"] <= 0)
 
 
 def sentence(words: str, most: int) -> str:
@@ -217,11 +233,11 @@ def sentence(words: str, most: int) -> str:
 
 
 def class_csv(grades: Grades) -> str:
-    """One row a student: points in all and for each check, as they are, and why there is nothing where there is nothing."""
+    """One row a student: points in all and for each check, as they are, and why a check gave nothing."""
     names = [c.name for c in grades.entries[0].checks]
     rows: list[list[Any]] = [["student", "file", "score", "points", *names, "trouble"]]
     for e in grades.entries:
-        rows.append([e.student, e.file, *map(number, (e.score, e.points, *(c.score for c in e.checks))), e.trouble])
+        rows.append([e.student, e.file, *map(number, (e.score, e.points, *(c.score for c in e.checks))), reasons(e)])
     return table(rows)
 
 
@@ -245,7 +261,7 @@ def gradescope_results(grades: Grades, entry: Entry) -> dict[str, Any]:
     tests = []
     for i, c in enumerate(entry.checks, 1):
         lines = [c.reason] if c.reason else []
-        lines += [f"{'right' if x['share'] >= 1 else 'not yet'}: {x['criterion']}. {x['message']}" for x in c.criteria]
+        lines += [f"{_state(x['share'], 1)[1]}: {x['criterion']}. {_message(x)}".rstrip() for x in c.criteria]
         tests.append({
             "name": c.name, "number": str(i), "score": c.score, "max_score": c.points, "output": "\n".join(lines),
             "output_format": "text", "status": "passed" if c.score >= c.points else "failed", "visibility": "visible",

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 
 from clbook.checks import InputError
@@ -16,6 +17,7 @@ from clbook.course.cells import Cell, Statement
 
 SUFFIXES = (".ipynb", ".py")
 MOST = 2**25  # bytes of a notebook, its outputs included
+LEFT_OUT = re.compile(r"cell (\d+) was left out")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Submission:
         try:
             text = content.decode("utf-8-sig")
             found = [c for c in cells.code_cells(text, Path(file).suffix.lower()) if not master.is_check(c.source)]
+            if not any(c.source.strip() for c in found):
+                return cls(student, file, sha, trouble="there is no code in it; was it saved before it was handed in?")
             return cls.from_cells(student, file, sha, found)
         except UnicodeDecodeError:
             return cls(student, file, sha, trouble="it is no text in UTF-8")
@@ -57,6 +61,13 @@ class Submission:
     def definitions(self, names: tuple[str, ...]) -> str:
         """What defines these names, as Python writes it anew."""
         return "\n".join(ast.unparse(s.node) for s in cells.needed(list(self.body), names, setters=False))
+
+    def instead(self, name: str) -> str:
+        """What may have become of a definition that is not there: a cell that was left out, or another name like it."""
+        lost = [n for n in self.notes if (cell := LEFT_OUT.match(n)) and re.search(rf"\b{name}\b", self.sources[int(cell[1])])]
+        own = {n for s in self.body if not isinstance(s.node, ast.Import | ast.ImportFrom) for n in cells.bound(s.node)}
+        like = get_close_matches(name, own - {name}, n=1, cutoff=0.75)
+        return f": {lost[0]}" if lost else f"; is it what you call {like[0]}?" if like else ""
 
 
 def collect(folder: Path) -> tuple[list[Submission], list[str]]:
