@@ -5,6 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
+from .classes import classes_that_never_met
 from .families import families
 from .gem import gem_cone
 from .heads import lwf_heads
@@ -18,6 +19,7 @@ from .valleys import common_solution, where_held
 
 DRAWINGS: dict[str, Callable[[], list[Panel]]] = {
     "averages": averages,
+    "classes-that-never-met": classes_that_never_met,
     "common-solution": common_solution,
     "ewc-mas-lwf-data": where_held,
     "families": families,
