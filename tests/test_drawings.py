@@ -169,7 +169,10 @@ def test_the_projected_gradient_is_the_nearest_that_is_allowed(i: int, olds: lis
     assert any(math.dist(head, nearest) < 0.1 for head in heads(panel("gem-cone", i)))
 
 
-@pytest.mark.parametrize("page", ["forgetting", "lwf", "mas"])
+FAMILIES = [f"families/{page}" for page in ("regularisation", "models", "replay", "memory", "neurons", "fixed")]
+
+
+@pytest.mark.parametrize("page", ["forgetting", "ewc", "lwf", "mas", "families", *FAMILIES])
 def test_a_chapter_has_drawings_and_figures_where_the_idea_is(page: str) -> None:
     text = (ROOT / "book" / f"{page}.md").read_text(encoding="utf-8")
     assert text.count("```{drawing} ") >= 1 and text.count("```{output} ") >= 1
