@@ -358,6 +358,35 @@ def test_what_cannot_be_trained_at_all_is_told_why() -> None:
         Contract(5).judge(examined(Branches()))
 
 
+def returning(hook: str, value: Any, base: type = methods.Finetune) -> Any:
+    return type("Mine", (base,), {hook: lambda self, *args: value})()
+
+
+class Stiff(methods.L2):
+    def importance(self, net: Any, theta: Any, state: Any, task: Any, rng: Any) -> Any:
+        return theta[:-1]
+
+
+NOTHING = "nothing; is its `return` missing"
+RETURNED = {
+    "start": (returning("start", {"old": []}), r"a state in which 'old' is \[\]"),
+    "before_task": (returning("before_task", torch.zeros(3)), r"a tensor \[3\]"),
+    "prepare": (returning("prepare", None), NOTHING),
+    "loss": (returning("loss", torch.ones(2)), r"a tensor \[2\]"),
+    "direction": (returning("direction", torch.ones(2)), r"a tensor \[2\], where theta is a tensor \[1210\]"),
+    "after_step": (returning("after_step", None), NOTHING),
+    "after_task": (returning("after_task", None), NOTHING),
+    "importance": (Stiff(lam=1.0), r"a tensor \[1209\], where theta is a tensor \[1210\]"),
+}
+
+
+@pytest.mark.parametrize("hook", RETURNED)
+def test_a_hook_that_returns_something_else_is_told_what_it_must_return(hook: str) -> None:
+    method, said = RETURNED[hook]
+    with pytest.raises(InputError, match=rf"^\w+\.{hook} must return .*, and it returned {said}"):
+        Contract(5).judge(examined(method))
+
+
 SAYS = {
     "not finite": np.full((2, 2, Contract(5).game.net.n_params), np.nan, np.float32),
     "must bring parameters": np.zeros((2, 2, 3), np.float32),

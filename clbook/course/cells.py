@@ -177,7 +177,7 @@ def needed(body: list[Statement], names: Iterable[str], setters: bool = True) ->
     known = _reached(names | {n for i in always for n in body[i].needs}, needs)
     picked = sorted(always | {i for name in known for i in by_name.get(name, ())})
     for _ in range(2 if len(picked) <= FOLLOWED else 0):  # the second time without what the functions left out look up
-        live = names | {name for i in picked for name in body[i].later}
+        live = names | {name for i in picked for name in body[i].later} | _awaited([body[i] for i in picked])
         kept = []
         for i in reversed(picked):
             if i not in always and not effects[i] & live:
@@ -188,6 +188,15 @@ def needed(body: list[Statement], names: Iterable[str], setters: bool = True) ->
             live |= _reached(body[i].at_once, needs)
         picked = kept[::-1]
     return [body[i] for i in picked]
+
+
+def _awaited(body: list[Statement]) -> set[str]:
+    """The names that a statement looks up at once and that only a later one binds, as where cells were reordered."""
+    found, there = set[str](), set[str]()
+    for s in body:
+        found |= s.at_once - there
+        there |= s.changes
+    return found
 
 
 def _reached(names: Iterable[str], needs: dict[str, set[str]]) -> set[str]:

@@ -91,10 +91,7 @@ def check(target: Any, kind: str | None = None, *, name: str | None = None, **de
         kind = "method" if _is_method(target) else OF_NAME.get(name)
     if kind is None or kind not in KINDS:
         raise InputError(f"unknown kind {short(kind)}: give kind=, one of {', '.join(KINDS)}")
-    subject = Subject(
-        kind, name, _instance(target) if kind == "method" else target, _declared(target, kind, declared), _line(target)
-    )
-    return Report(name, (_look(subject),))
+    return Report(name, (_look(_subject(kind, name, target, declared)),))
 
 
 def check_module(module: ModuleType, source: str, only: Sequence[str] = ()) -> Report:
@@ -112,10 +109,7 @@ def check_module(module: ModuleType, source: str, only: Sequence[str] = ()) -> R
     checked = []
     for kind, name, target in found:
         try:
-            subject = Subject(
-                kind, name, _instance(target) if kind == "method" else target, _declared(target, kind, {}), _line(target)
-            )
-            checked.append(_look(subject))
+            checked.append(_look(_subject(kind, name, target, {})))
         except InputError as error:
             checked.append((name, kind, _line(target), (_error(KINDS[kind].properties[0], str(error)),)))
     return Report(source, tuple(checked))
@@ -162,6 +156,12 @@ def _is_method(target: Any) -> bool:
     return isinstance(target, Method) or (inspect.isclass(target) and issubclass(target, Method))
 
 
+def _subject(kind: str, name: str, target: Any, declared: dict[str, Any]) -> Subject:
+    """What is looked at. Raises InputError for an unknown convention, and for a method of which no instance can be made."""
+    made = _instance(target) if kind == "method" else target
+    return Subject(kind, name, made, _declared(target, kind, declared), _line(target))
+
+
 def _instance(target: Any) -> Method:
     """A Method, made with lam=1 where it must be told a strength. Raises InputError where that is not enough."""
     if isinstance(target, Method):
@@ -179,9 +179,9 @@ def _instance(target: Any) -> Method:
 
 def conventions(kind: str) -> dict[str, list[Any]]:
     """What may be declared of this kind, and the values it may have; the first is the book's."""
-    found = {c.name: [o.value for o in c.choices] for p in KINDS[kind].properties for c in p.conventions}
     if kind == "method":
         return {}
+    found = {c.name: [o.value for o in c.choices] for p in KINDS[kind].properties for c in p.conventions}
     return found | ({"mode": ["train", "eval"]} if any(p.id.endswith(".left") for p in KINDS[kind].properties) else {})
 
 

@@ -35,6 +35,7 @@ from clbook.checkpoints import Checkpoint
 from clbook.checks import Count, InputError, Whole, check, checked, short
 from clbook.course.cells import Cell, needed, statements
 from clbook.course.grade.child import told
+from clbook.course.hooks import answering
 from clbook.course.judging import Verdict
 from clbook.course.kinds.method import watched
 from clbook.course.properties import Told
@@ -379,7 +380,7 @@ def learn(method: Any, given: Answers) -> Answers:
 
     Raises InputError for what is no method, and for one that changes the network or how it predicts: only theta is judged.
     """
-    method, k, found = instance(method), int(given["task"]), {}
+    method, k, found = answering(instance(method)), int(given["task"]), {}
     training = Training.of(_how(given) | {"on_divergence": "nan"})
     for s in range(int(given["streams"])):
         x, y = torch.as_tensor(given[f"{s}/x"]), torch.as_tensor(given[f"{s}/y"])
@@ -446,7 +447,8 @@ def _one_task(x: Tensor, y: Tensor, k: int) -> Scenario:
 
 def examine(method: Any, given: Answers) -> Answers:
     """The two small runs of a Contract in one of its ways: their parameters after each task [2, T, P], or what went wrong."""
-    method, game = instance(method), Contract(int(given["seed"])).game
+    plain, game = instance(method), Contract(int(given["seed"])).game
+    method = answering(plain)
     how = game.how | {"net": game.net, "progress": False, "keep_thetas": True, "on_divergence": "nan"}
 
     def thetas(one: Method, seeds: list[int]) -> Tensor:
@@ -458,7 +460,7 @@ def examine(method: Any, given: Answers) -> Answers:
         found = {s: thetas(method, [s]) for s in ((0, 1) if given["way"] == "alone" else (1, 0))}
     except InputError as error:
         return {"trouble": told(error)}
-    return {"thetas": torch.cat([found[0], found[1]]), "in place": _changed(lambda: thetas(watched(method), [0]))}
+    return {"thetas": torch.cat([found[0], found[1]]), "in place": _changed(lambda: thetas(watched(plain), [0]))}
 
 
 def _changed(run: Callable[[], Any]) -> str:

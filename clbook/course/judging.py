@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clbook.checks import InputError
+from clbook.checks import InputError, short
 
 Answers = dict[str, Any]
 MOST_RUNS = 10_000  # of one arm
@@ -74,11 +74,29 @@ def verdict(given: Any) -> Verdict:
 # a study of two arms ----------------------------------------------------------------------------------------------------------
 
 
+def entries(found: Any, name: str, *keys: str) -> list[Any]:
+    """The values of a student's dictionary under these keys. Raises InputError for another thing, and where one is missing."""
+    if not isinstance(found, dict):
+        raise InputError(f"{name} must be a dictionary, got {short(found, 60)}")
+    if lacks := [key for key in keys if key not in found]:
+        raise InputError(f"{name} must have {', '.join(map(repr, keys))}, and it lacks {', '.join(map(repr, lacks))}")
+    return [found[key] for key in keys]
+
+
+def number(found: Any, name: str) -> float:
+    """A student's number. Raises InputError, with what it is called, for anything else."""
+    try:
+        return float(found)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must be a number, got {short(found, 60)}") from None
+
+
 def arms(plan: dict[str, Any], results: dict[str, Any]) -> list[np.ndarray]:
-    """The results of both arms, in the order of the plan. Raises ValueError where an arm has none."""
-    if lacks := [arm for arm in plan["arms"] if not results.get(arm)]:
-        raise ValueError(f"results has no numbers for {lacks[0]!r} yet; copy them there")
-    return [np.array(results[arm], float) for arm in plan["arms"]]
+    """The results of both arms, in the order of the plan. Raises InputError where an arm has none."""
+    (names,), _ = entries(plan, "plan", "arms"), entries(results, "results")
+    if lacks := [arm for arm in names if not np.size(results.get(arm, ()))]:
+        raise InputError(f"results has no numbers for {lacks[0]!r} yet; copy them there")
+    return [np.array(results[arm], float) for arm in names]
 
 
 def row(answers: Answers, key: str) -> np.ndarray:

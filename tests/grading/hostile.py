@@ -479,7 +479,7 @@ def square(x):
 """,
     ),
     "reads the master": (
-        "PermissionError.*reads no files of others|FileNotFoundError.*nothing beside it",
+        "PermissionError.*reads no files of others|FileNotFoundError.*no file beside it",
         r"""
 def square(x):
     return open('MASTER_FILE').read()
@@ -639,7 +639,7 @@ FILES: dict[str, tuple[str, bytes]] = {
     "brackets.py": ("there is no square", b"(" * 10**5),
     "minus.py": ("there is no square", b"x = " + b"-" * 10**5 + b"1\ndef square(x): return 9"),
     "empty.py": ("there is no code in it", b""),
-    "empty.ipynb": ("the file is empty", b""),
+    "blank.ipynb": ("the file is empty", b""),
     "no code.ipynb": ("there is no code in it", b'{"cells": [{"cell_type": "markdown", "source": "# Done"}], "nbformat": 4}'),
     "surrogates.ipynb": (
         "there is no square|0",

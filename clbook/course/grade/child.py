@@ -26,9 +26,11 @@ from clbook.course.grade import wire
 
 ANSWERS = 3  # the file descriptor that the message goes to
 MESSAGE = 600
-ALONE: dict[type[BaseException], str] = {
-    PermissionError: "what is graded reads no files of others, starts no program and has no network",
-    FileNotFoundError: "what is graded has nothing beside it but the notebook itself",
+HINTS = {
+    "^PermissionError": "what is graded reads no files of others, starts no program and has no network",
+    "^FileNotFoundError": "what is graded has no file beside it",
+    "doesn't have storage": "NumPy cannot look into a tensor whose gradient is taken: write it with torch",
+    "requires grad is being used in an in-place": "return a new tensor, and change nothing that was given",
 }
 
 
@@ -76,7 +78,8 @@ def answer(job: bytes) -> None:
 def run(sources: dict[str, str], picked: list[list[int]], notes: list[str]) -> dict[str, Any]:
     """The names that the picked statements leave: each is run on its own, and one that raises does not keep the next from it.
 
-    What needs a name that a later cell defines is tried once more at the end.
+    What needs a name that a later cell defines is tried again at the end, as long as that brings one more to its end. What
+    failed is noted, but not what failed because of it.
     """
     names, bodies = _module("submission"), dict[str, list[ast.stmt]]()
     for number, source in sources.items():
@@ -86,7 +89,8 @@ def run(sources: dict[str, str], picked: list[list[int]], notes: list[str]) -> d
         linecache.cache[file] = (len(plain), None, plain.splitlines(keepends=True), file)
     flags = _futures(bodies)
     waiting, failed = [(str(c), i) for c, i in picked], dict[tuple[str, int], str]()
-    for _ in range(2):
+    while waiting:
+        before = len(waiting)
         for cell, i in waiting:
             failed.pop((cell, i), None)
             try:
@@ -96,11 +100,17 @@ def run(sources: dict[str, str], picked: list[list[int]], notes: list[str]) -> d
                 failed[cell, i] = told(error, cell)
             except BaseException as error:
                 failed[cell, i] = f"{told(error, cell)} (ignored)"
-        waiting = [(c, i) for (c, i), said in failed.items() if "NameError" in said]
-        if not waiting:
-            break
-    notes.extend(failed.values())
+        again = [at for at in waiting if "NameError" in failed.get(at, "")]
+        waiting = again if len(again) < before else []
+    notes.extend(_causes({said: cells.bound(bodies[c][i]) for (c, i), said in failed.items()}))
     return names
+
+
+def _causes(failed: dict[str, set[str]]) -> list[str]:
+    """What is said of statements that failed, by the names that each was to bind: without those that lacked such a name."""
+    lost = set().union(*failed.values())
+    lacks = {said: re.search(r"NameError: name '(\w+)' is not defined", said) for said in failed}
+    return [said for said, name in lacks.items() if not (name and name[1] in lost)] or list(failed)[:1]
 
 
 def told(error: BaseException, cell: str = "") -> str:
@@ -115,7 +125,7 @@ def told(error: BaseException, cell: str = "") -> str:
     line = text if isinstance(error, NotDefined | InputError) else f"{kind}: {text}" if text else kind
     if isinstance(error, InputError):  # what PyTorch says of vmap is about PyTorch, and the sentence before it is for students
         line = re.sub(r" PyTorch says: (?=.*(vmap|functorch)).*", "", line)
-    line += f" ({ALONE[type(error)]})" if type(error) in ALONE else ""
+    line += "".join(f" ({hint})" for words, hint in HINTS.items() if re.search(words, line))
     return f"{where}: {line}"[:MESSAGE] if where else line[:MESSAGE]
 
 
