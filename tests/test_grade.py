@@ -720,6 +720,23 @@ def test_who_has_used_up_the_time_is_told_so_also_where_the_kernel_counts_a_litt
     assert said in watch._why_it_ended()
 
 
+def test_an_answer_counts_also_where_word_of_the_end_is_read_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a busy machine, where a process may have answered and ended between a look at the doors and the reading."""
+    (answers, answering), (printed, printing), (status, saying) = (os.pipe() for _ in range(3))
+    end = b'{"pid": 1}\n{"exit": 0, "cpu": 0.1}\n'
+    for number, words in ((answering, wire.pack({}, {"x": 9})), (printing, b"nine"), (saying, end)):
+        os.write(number, words)
+        os.close(number)
+    looked = pool.selectors.DefaultSelector.select
+    only_word = lambda self, wait: [(key, event) for key, event in looked(self, wait) if key.fd == status]  # noqa: E731
+    monkeypatch.setattr(pool.selectors.DefaultSelector, "select", only_word)
+    nobody = 2**22 + 1  # no process has this number
+    found = pool._Watch(answers, printed, status, nobody, pool.Limits(10, 100), 0, "").outcome()
+    assert (found.answers, found.printed, found.reason) == ({"x": 9}, "nine", "")
+    for number in (answers, printed, status):
+        os.close(number)
+
+
 def test_an_accident_is_tried_once_more_and_not_kept(small_class: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bytes] = []
 

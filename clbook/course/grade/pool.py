@@ -234,6 +234,8 @@ class _Watch:
                     looked = time.monotonic()
                     self._look()
             seconds = time.monotonic() - self.begun
+            if b'"exit"' in self.said:
+                self._read_the_rest()
             self._end(doors)
         printed = self.shown.decode(errors="replace")
         if self._complete and not self.reason:
@@ -272,6 +274,14 @@ class _Watch:
         else:
             self.said += got
         return bool(got)
+
+    def _read_the_rest(self) -> None:
+        """What was answered and printed before the end: word of the end may have been read first."""
+        for number in (self.answers, self.printed):
+            before = -1
+            while not self.reason and (now := len(self.message) + self.n_printed) > before:
+                before = now
+                self._read(number)
 
     def _look(self) -> None:
         """Whether it takes longer, or more memory or processes, than it may."""
