@@ -265,7 +265,7 @@ def test_a_dishonest_sweep_is_told_what_it_did(markers: dict[str, Marker], name:
 
 
 @forks
-@pytest.mark.parametrize(("wrong", "words"), [("dict(mean=mean)", "lacks held_out, chosen, test, half"), ("None", "got None")])
+@pytest.mark.parametrize(("wrong", "words"), [("dict(mean=mean)", "lacks 'held_out', 'chosen', 'test'"), ("None", "got None")])
 def test_a_sweep_that_returns_something_else_is_told_what(markers: dict[str, Marker], wrong: str, words: str) -> None:
     code = SWEEP.format("chosen = lams[0]").replace("return dict(", f"return {wrong}\n    dict(")
     got, said = markers["springs"].said("sweep", code)
@@ -468,6 +468,12 @@ def test_a_student_without_seeds_hears_of_the_seeds(markers: dict[str, Marker]) 
         ("interval", 'report["half"] = report["half"] * 10**0.5', 1.0, "no-root:"),
         ("interval", 'report["difference"] = -report["difference"]', 1.0, "turned:"),
         ("claim", 'report["claim"] = "lower"', 1.5, "direction:"),
+        ("claim", 'report["claim"] = "more"', 1.5, "claim: it is 'higher', 'lower' or 'not decided', and you say 'more'"),
+        ("claim", "report = {}", 0.0, "report must have 'claim', 'matters', and it lacks 'claim', 'matters'"),
+        ("claim", "results = [1, 2]", 0.0, "results must be a dictionary, got [1, 2]"),
+        ("interval", 'report["half"] = "a few"', 0.0, "'half' of the report must be a number, got 'a few'"),
+        ("runs", "def run_one(arm, seed):\n    print(1)", 0.0, "what run_one returns must be a number, got None"),
+        ("plan", "plan = 'later'", 0.0, "plan must be a dictionary, got 'later'"),
         ("claim", 'report["claim"] = "not decided"', 1.5, "under-claimed:"),
         ("claim", 'results = dict(zip(results, ([50, 40, 60, 50] * 2, [50, 41, 59, 52] * 2)))', 0.0, "over-claimed:"),
     ],

@@ -432,6 +432,9 @@ SURVIVE = {
     "its check changed": (SQUARE, OWN_CUBE, "# CHECK square\ndef square(x):\n    return 0"),
     "in one cell": (f"{SQUARE}\n\n\n{OWN_CUBE}\n\nfor i in range(3):\n    print(square(i))",),
     "used before it is there": ("answer = square(3)\ndef cube(x):\n    return x * square(x) + 0 * answer", SQUARE),
+    "what is needed at once comes later": (
+        "def square(x):\n    return all[2](x)", OWN_CUBE, "all = {2: second}", "second = first", SQUARE.replace("square", "first"),
+    ),
     "lambdas and tensors": ("import torch\nsquare = lambda x: torch.tensor(float(x)) ** 2", OWN_CUBE),
     "from the future": ("from __future__ import annotations\ndef square(x: nothing) -> nowhere:\n    return x * x", OWN_CUBE),
     "with a dataclass": (
@@ -467,6 +470,11 @@ def test_where_a_definition_is_not_there_what_may_have_become_of_it_is_said(engi
 def test_a_cell_that_raises_is_said_with_its_line_and_the_rest_goes_on(engine: grader.Grader) -> None:
     entry = engine.grade(handed_in("shift = 1\nshift = 1 / 0", f"{SQUARE} + shift - shift", OWN_CUBE))
     assert entry.score == 5 and "cell 1, line 2: ZeroDivisionError: division by zero" in entry.notes
+
+
+def test_what_failed_because_of_something_else_is_not_noted(engine: grader.Grader) -> None:
+    entry = engine.grade(handed_in("a = 1 / 0\nb = a\nc = b + d", "def square(x):\n    return x * x + 0 * c"))
+    assert entry.notes == ["cell 1, line 1: ZeroDivisionError: division by zero"]
 
 
 def test_what_is_not_written_yet_is_called_that(engine: grader.Grader) -> None:

@@ -95,10 +95,10 @@ class Leaderboard:
         yield f"<h1>{text(self.title)}</h1>"
         yield f'<p class="faint">Accuracy in percent on {self.streams} hidden streams after the last task, mean and 95 % '
         yield "interval; memory in bytes kept between tasks.</p>"
-        yield '<div class="wide"><table>\n<tr><th scope="col" class="n">rank</th><th scope="col">student</th>'
-        yield '<th scope="col" class="n">accuracy</th><th scope="col" class="n">memory</th>'
-        yield '<th scope="col" class="n">lines</th><th scope="col">interval</th></tr>'
         low, high = self._range()
+        yield '<div class="wide"><table>\n<tr><th scope="col" class="n">rank</th><th scope="col">student</th>'
+        yield '<th scope="col" class="n">accuracy</th><th scope="col" class="n">memory</th><th scope="col" class="n">lines</th>'
+        yield f'<th scope="col">interval, {100 * low:.0f} to {100 * high:.0f} %</th></tr>'
         for r in self.rows:
             yield f'<tr><td class="n">{r.rank}</td><th scope="row">{text(r.student)}</th><td class="n">{_percent(r)}</td>'
             yield f'<td class="n">{r.memory_bytes:,}</td><td class="n">{r.lines}</td><td>{_bar(r, low, high)}</td></tr>'

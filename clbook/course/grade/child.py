@@ -125,7 +125,8 @@ def told(error: BaseException, cell: str = "") -> str:
     line = text if isinstance(error, NotDefined | InputError) else f"{kind}: {text}" if text else kind
     if isinstance(error, InputError):  # what PyTorch says of vmap is about PyTorch, and the sentence before it is for students
         line = re.sub(r" PyTorch says: (?=.*(vmap|functorch)).*", "", line)
-    line += "".join(f" ({hint})" for words, hint in HINTS.items() if re.search(words, line))
+    hints = [hint for words, hint in HINTS.items() if re.search(words, line)]
+    line = f"{line.rstrip('.')} ({hints[0]})" if hints else line
     return f"{where}: {line}"[:MESSAGE] if where else line[:MESSAGE]
 
 

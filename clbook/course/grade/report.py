@@ -42,7 +42,8 @@ pre { overflow-wrap: anywhere }
 .wide { overflow-x: auto } table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap } a { color: inherit }
-th[scope=row] { overflow-wrap: anywhere; max-width: 16rem } td.why { min-width: 10rem }
+th[scope=row] { overflow-wrap: anywhere; min-width: 7rem; max-width: 16rem } td.why { min-width: 10rem }
+td svg { vertical-align: middle }
 """.strip()
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
