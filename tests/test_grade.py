@@ -433,7 +433,7 @@ SURVIVE = {
     "in one cell": (f"{SQUARE}\n\n\n{OWN_CUBE}\n\nfor i in range(3):\n    print(square(i))",),
     "used before it is there": ("answer = square(3)\ndef cube(x):\n    return x * square(x) + 0 * answer", SQUARE),
     "what is needed at once comes later": (
-        "def square(x):\n    return by[2](x)", OWN_CUBE, "by = {2: second}", "second = first", SQUARE.replace("square", "first"),
+        "def square(x):\n    return by[2](x)", OWN_CUBE, "by = {2: twice}", "twice = once", SQUARE.replace("square", "once"),
     ),
     "lambdas and tensors": ("import torch\nsquare = lambda x: torch.tensor(float(x)) ** 2", OWN_CUBE),
     "from the future": ("from __future__ import annotations\ndef square(x: nothing) -> nowhere:\n    return x * x", OWN_CUBE),
