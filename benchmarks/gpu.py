@@ -71,7 +71,7 @@ def stream(name: str) -> tuple[Any, Any]:
         right = torch.eye(6) + torch.eye(6).roll(1, 1)
         several = replace(data, y=right[data.y], y_test=right[data.y_test])
         return replace(sequence([several] * 3, kind="domain"), likelihood=AnyOf()), mlp(12, 6, (16,))
-    if name == "PseudoRehearsal":  # it writes text
+    if name in ("PseudoRehearsal", "RecordedReplay"):  # they are for text
         x = torch.randint(12, (40, 9), generator=torch.Generator().manual_seed(0))
         text = Data(x[:30, :-1], x[:30, 1:], x[30:, :-1], x[30:, 1:], "text", (8,), 12)
         return sequence([text] * 3, kind="domain"), transformer(12, 8, width=8, heads=2, depth=1)

@@ -40,7 +40,8 @@ COLOURS = {
     # two memories: sea greens
     "CLS-ER": "#0b5a6b", "fast and slow weights": "#4b8f93",
     # fine-tuning, and what keeps a network able to learn
-    "LoRA": "#7a5c00", "pseudo-rehearsal": "#6b7f1e", "own answers": "#b5452a", "policy gradient": "#33658a",
+    "LoRA": "#7a5c00", "pseudo-rehearsal": "#2d1160", "recorded replay": "#0f88a8", "own answers": "#b5452a",
+    "policy gradient": "#33658a",
     "weight decay": "#a07000", "shrink and perturb": "#3f7d20", "continual backprop": "#9b2d6f", "layer norm": "#2b7a78",
     # few neurons a task: violets
     "XdG": "#7c4dd8", "PackNet": "#a06fe0", "HAT": "#8b3fb0", "k winners take all": "#b668c4",
@@ -53,11 +54,12 @@ ALIASES = {
     "AGEM": "A-GEM", "DERpp": "DER++", "CLSER": "CLS-ER", "FastWeights": "fast and slow weights", "KWTA": "k winners take all",
     "FeatureExtraction": "feature extraction", "DGR+distill": "DGR, distilled",
     "fast weights": "fast and slow weights", "k-WTA": "k winners take all",
-    "ClassMeans": "class means", "PseudoRehearsal": "pseudo-rehearsal", "OwnAnswers": "own answers",
+    "ClassMeans": "class means", "PseudoRehearsal": "pseudo-rehearsal", "RecordedReplay": "recorded replay",
+    "OwnAnswers": "own answers",
     "PolicyGradient": "policy gradient", "WeightDecay": "weight decay", "ShrinkPerturb": "shrink and perturb",
     "ContinualBackprop": "continual backprop",
     "all weights": "fine-tuning", "top layers alone": "feature extraction", "averaged with the base": "average",
-    "replay": "ER", "recorded replay": "DER++", "both texts": "joint",
+    "replay": "ER", "both texts": "joint", "own right answers": "own answers",
 }  # fmt: skip
 # a second sign beside the colour: dashes where two shades of one hue meet, and a marker for every method of the main table
 DASHED = {"online EWC", "RWalk", "GEM", "DGR, distilled", "IMM, mode", "fast and slow weights", "cumulative"}

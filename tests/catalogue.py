@@ -11,8 +11,8 @@ from small import clouds
 
 from clbook import AnyOf, Method, Scenario, methods, sequence, split
 
-# PseudoRehearsal lets the network write text, so it needs a stream and a network of its own: see test_finetuning
-NAMES = sorted(set(methods.__all__) - {"PseudoRehearsal"})
+# these two are for text, so they need a stream and a network of their own: see test_finetuning
+NAMES = sorted(set(methods.__all__) - {"PseudoRehearsal", "RecordedReplay"})
 SEVERAL = ("OwnAnswers", "PolicyGradient")  # for tasks with several right answers
 # Where a method's own defaults are too large for a small network; every other one is taken as it comes.
 SMALL: dict[str, dict[str, Any]] = {"KWTA": {"k": 3}, "DGR": {"z": 4, "hidden": 8}, "DERpp": {"size": 20}}

@@ -22,6 +22,7 @@ from clbook.lab.compare import cells_of, compare_all
 from clbook.lab.entries import ENTRIES, FAMILIES, PERMUTED, PERMUTED_TABLE, SPLIT, TABLE, Table
 from clbook.lab.experiments import EXPERIMENTS, reproduce
 from clbook.lab.fixed import CLASSIFIERS
+from clbook.lab.further import FURTHER
 from clbook.lab.language import TUNED
 from clbook.lab.parts import Part, Shape
 from clbook.lab.plasticity import REMEDIES
@@ -66,7 +67,7 @@ def setting(folder: Path, **more) -> Setting:
 def test_every_method_of_the_package_is_in_the_table() -> None:
     """Or in the one of the features that never change, in that of fine-tuning, or in that of hundreds of tasks."""
     others = [m for m, _ in CLASSIFIERS.values()] + [m for _, m in WAYS.values()] + [r.method for r in REMEDIES.values()]
-    others += [tried.method for tried in TUNED["book"].settings()]
+    others += [tried.method for sizes in (TUNED["book"], FURTHER.sizes["book"]) for tried in sizes.settings()]
     there = {type(m).__name__ for m in (*(entry.method for entry in SPLIT.values()), *others)}
     assert there == set(methods.__all__)
     assert {entry.family for entry in SPLIT.values()} == set(FAMILIES)

@@ -20,8 +20,8 @@ from clbook import AnyOf, Categorical, Method, Net, Scenario, text
 from clbook.lab import answers, further, language
 from clbook.lab.experiments import reproduce
 from clbook.lab.report import Report
-from clbook.methods import ER, EWC, Finetune, LoRA, OwnAnswers, PolicyGradient, PseudoRehearsal
-from clbook.methods.pseudo import RecordedReplay, written
+from clbook.methods import ER, EWC, Finetune, LoRA, OwnAnswers, PolicyGradient, PseudoRehearsal, RecordedReplay
+from clbook.methods.pseudo import written
 from clbook.scenarios import Batch
 
 D = torch.float64

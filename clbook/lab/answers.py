@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from clbook import plots
 from clbook.checks import Count, Positive
 from clbook.data import Data, load
 from clbook.lab.provenance import concat
@@ -147,7 +148,8 @@ def draw(report: Report, figure: Figure | None = None) -> Figure:
     figure = Figure(figsize=(6.5, 4.5), layout="constrained") if figure is None else figure
     ax, lost = figure.subplots(), forgotten(report.arrays)
     for way, marker in zip(WAYS, "osD^vx", strict=True):
-        ax.plot(report.arrays[way][..., 2].ravel(), lost[way].ravel(), marker, label=way, alpha=0.7)
+        far, gone = report.arrays[way][..., 2].ravel(), lost[way].ravel()
+        ax.plot(far, gone, marker, label=way, color=plots.colour(way), alpha=0.7)
     ax.set(xscale="log", xlabel="KL(before || after) on digits (nats)", ylabel="lost on clothes (percentage points)")
     ax.legend(loc="upper left", fontsize=9)
     return figure

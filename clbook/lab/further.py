@@ -19,7 +19,6 @@ from clbook.importance import fisher
 from clbook.lab.language import BOUND, HOW, SOURCE, TINY, Protected, Tried, base_of, draw, front, judged, nats, numbers, run_all
 from clbook.lab.report import Computed, Experiment, Setting
 from clbook.method import merge
-from clbook.methods.pseudo import RecordedReplay
 from clbook.net import Net
 from clbook.sampling import generator
 from clbook.scenarios import Scenario
@@ -37,7 +36,7 @@ class Further(Protected):
 
     def settings(self) -> Iterator[Tried]:
         yield from super().settings()
-        yield from (Tried("recorded replay", lam, RecordedReplay(lam=lam, size=self.kept)) for lam in self.lam_recorded)
+        yield from (Tried("recorded replay", lam, m.RecordedReplay(lam=lam, size=self.kept)) for lam in self.lam_recorded)
         yield from (Tried(BOUND, steps, m.Cumulative(), {"steps": steps}) for steps in self.both_steps)
 
 

@@ -17,7 +17,7 @@ from clbook.methods.mas import MAS
 from clbook.methods.packnet import PackNet
 from clbook.methods.plastic import ContinualBackprop, ShrinkPerturb, WeightDecay
 from clbook.methods.progressive import Progressive
-from clbook.methods.pseudo import PseudoRehearsal
+from clbook.methods.pseudo import PseudoRehearsal, RecordedReplay
 from clbook.methods.replay import ER, DERpp
 from clbook.methods.rwalk import RWalk
 from clbook.methods.separate import Separate
@@ -28,5 +28,5 @@ __all__ = [
     "AGEM", "CLSER", "DGR", "ER", "EWC", "GEM", "HAT", "IMM", "KWTA", "L2", "LDA",
     "MAS", "SI", "Average", "ClassMeans", "ContinualBackprop", "Cumulative", "DERpp", "FastWeights", "FeatureExtraction",
     "Finetune", "Joint", "LoRA", "LwF", "OwnAnswers", "PackNet", "PolicyGradient", "Progressive", "PseudoRehearsal", "RWalk",
-    "Ridge", "Separate", "ShrinkPerturb", "WeightDecay", "XdG",
+    "RecordedReplay", "Ridge", "Separate", "ShrinkPerturb", "WeightDecay", "XdG",
 ]  # fmt: skip
