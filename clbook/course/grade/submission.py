@@ -67,7 +67,7 @@ class Submission:
         lost = [n for n in self.notes if (cell := LEFT_OUT.match(n)) and re.search(rf"\b{name}\b", self.sources[int(cell[1])])]
         own = {n for s in self.body if not isinstance(s.node, ast.Import | ast.ImportFrom) for n in cells.bound(s.node)}
         like = get_close_matches(name, own - {name}, n=1, cutoff=0.75)
-        return f": {lost[0]}" if lost else f"; is it what you call {like[0]}?" if like else ""
+        return f": {lost[0]}" if lost else f" (there is {like[0]})" if like else ""
 
 
 def collect(folder: Path) -> tuple[list[Submission], list[str]]:
