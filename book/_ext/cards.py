@@ -64,7 +64,7 @@ class PartCards(SphinxDirective):
         pictures = [row.split(":", 1) for row in self.content if row.strip()]
         if len(pictures) > len(parts) or any(len(picture) != 2 for picture in pictures):
             raise self.error(f"part-cards wants at most {len(parts)} lines `picture: words`, one for each part of _toc.yml.")
-        rows = ["::::{grid} 1 1 2 2", ":gutter: 3", ""]
+        rows = ["::::{grid} 1 1 2 3", ":gutter: 3", ""]
         for i, part in enumerate(parts):
             rows += [f":::{{grid-item-card}} {part['caption']}"]
             if i < len(pictures):

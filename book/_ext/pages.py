@@ -40,7 +40,6 @@ MATHJAX_CONFIG = {
         "enableBraille": False,
         "enableExplorer": False,
         **NO_MENU,
-        "enableAssistiveMml": True,
         "menuOptions": {"settings": {"enrich": False, "speech": False, "braille": False, "assistiveMml": True}},
     },
 }
@@ -78,8 +77,10 @@ REPAIRS = [
     (r'<summary aria-label="Toggle hidden content">', "<summary>"),
     (r"<th\b([^>]*)>\s*(?:<p></p>)?\s*</th>", r"<td\1></td>"),  # empty corners of tables
     (r' id="(exercise|solution)-content"', ""),  # the same on every exercise
-    # a short formula and the mark after it may not be parted
-    (r'(<span class="math [^>]*>\\\([^<]{1,24}\\\)</span>)([.,;:!?)]+)', r'<span class="nobreak">\1\2</span>'),
+    # a short formula and the marks around it may not be parted
+    (r'(\(?)(<span class="math [^>]*>\\\([^<]{1,24}\\\)</span>)([.,;:!?)]+)', r'<span class="nobreak">\1\2\3</span>'),
+    (r'(\()(<span class="math [^>]*>\\\([^<]{1,24}\\\)</span>)(?=[\s<])', r'<span class="nobreak">\1\2</span>'),
+    (r'>Solution to(<a [^>]*>) ', r'>Solution to \1'),  # a space that would be underlined
 ]
 
 

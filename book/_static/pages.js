@@ -40,9 +40,20 @@
     box.classList.toggle("more-right", more > 1 && box.scrollLeft < more - 1);
     box.classList.toggle("more-left", more > 1 && box.scrollLeft > 1);
     if (more > 1) box.tabIndex = 0;
+    box.classList.toggle("keeps-first", more > 1 && narrowFirst(box));
   }
 
+  // Whether the first column names the rows and leaves room for the others.
+  function narrowFirst(box) {
+    const first = box.querySelector(":scope tbody tr > :first-child");
+    return Boolean(first) && !box.querySelector("tbody [rowspan]") && first.offsetWidth < 0.45 * box.clientWidth;
+  }
+
+  // Three lines with gaps are a table, whose lines must not break.
+  const inColumns = (pre) => pre.textContent.split("\n").filter((line) => /\S {2,}\S/.test(line)).length > 2;
+
   function watchScrolling() {
+    for (const pre of document.querySelectorAll("div.cell_output pre")) pre.classList.toggle("in-columns", inColumns(pre));
     const boxes = document.querySelectorAll(SCROLLING);
     const watcher = new ResizeObserver((entries) => entries.forEach((entry) => showScrolling(entry.target)));
     for (const box of boxes) {
