@@ -1,6 +1,6 @@
-"""Whether the hooks of a student's method return what the loop needs, so that a forgotten `return` is called that.
+"""Other hooks in the place of a method's own, such as those that ask whether it returns what the loop needs.
 
-Book: book/grading, "A contest of methods".
+So a forgotten `return` is called that. Book: book/grading, "A contest of methods".
 """
 
 from __future__ import annotations
@@ -41,9 +41,13 @@ def answering(method: Method) -> Method:
 
         return call
 
-    hooks = {h: answers(h) for h in RETURNS if getattr(owner, h, None) is not getattr(Method, h, None)}
-    found = copy.copy(method)
-    object.__setattr__(found, "__class__", type(owner.__name__, (owner,), {**hooks, "__module__": owner.__module__}))
+    return with_members(method, {h: answers(h) for h in RETURNS if getattr(owner, h, None) is not getattr(Method, h, None)})
+
+
+def with_members(method: Method, members: dict[str, Any]) -> Method:
+    """A copy of the method whose class has these in place of its own, under the same name."""
+    owner, found = type(method), copy.copy(method)
+    object.__setattr__(found, "__class__", type(owner.__name__, (owner,), {**members, "__module__": owner.__module__}))
     return found
 
 

@@ -20,6 +20,7 @@ import clbook
 from clbook import Data, InputError, Method, Net, Scenario, Spring, split
 from clbook.checkpoints import Checkpoint
 from clbook.course.calling import CannotCheck, Subject, gradient, theta_of
+from clbook.course.hooks import with_members
 from clbook.course.kinds import fisher, mas, penalty
 from clbook.course.properties import Fault, Noted, Property, Section, Told
 from clbook.scenarios import Task
@@ -124,11 +125,7 @@ def watched(method: Method) -> Method:
         return call
 
     hooks = {h: watch(h) for h in HOOKS if hasattr(owner, h) and getattr(owner, h) is not getattr(Method, h, None)}
-    found = copy.copy(method)
-    object.__setattr__(
-        found, "__class__", type(owner.__name__, (owner,), {**hooks, "stacks": False, "__module__": owner.__module__})
-    )
-    return found
+    return with_members(method, {**hooks, "stacks": False})
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -269,9 +266,7 @@ def observe_memory(subject: Subject, q: Problem) -> Tensor:
         lost.update(dict.fromkeys(rest))
         return new | {k: fresh[k] for k in rest}
 
-    forgets = copy.copy(subject.target)
-    members = {"after_task": after_task, "__module__": owner.__module__}
-    object.__setattr__(forgets, "__class__", type(owner.__name__, (owner,), members))
+    forgets = with_members(subject.target, {"after_task": after_task})
     difference = differ(q.thetas(subject.target, chunk=1), q.thetas(forgets, chunk=1))
     if difference > 1e-6:
         raise Noted(
