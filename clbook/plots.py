@@ -41,7 +41,7 @@ COLOURS = {
     "CLS-ER": "#0b5a6b", "fast and slow weights": "#4b8f93",
     # fine-tuning, and what keeps a network able to learn
     "LoRA": "#7a5c00", "pseudo-rehearsal": "#2d1160", "recorded replay": "#0f88a8", "own answers": "#b5452a",
-    "policy gradient": "#33658a",
+    "policy gradient": "#33658a", "Adam": "#222b33",
     "weight decay": "#a07000", "shrink and perturb": "#3f7d20", "continual backprop": "#9b2d6f", "layer norm": "#2b7a78",
     # few neurons a task: violets
     "XdG": "#7c4dd8", "PackNet": "#a06fe0", "HAT": "#8b3fb0", "k winners take all": "#b668c4",
@@ -59,7 +59,7 @@ ALIASES = {
     "PolicyGradient": "policy gradient", "WeightDecay": "weight decay", "ShrinkPerturb": "shrink and perturb",
     "ContinualBackprop": "continual backprop",
     "all weights": "fine-tuning", "top layers alone": "feature extraction", "averaged with the base": "average",
-    "replay": "ER", "both texts": "joint", "own right answers": "own answers",
+    "replay": "ER", "both texts": "joint", "own right answers": "own answers", "all tasks so far": "cumulative",
 }  # fmt: skip
 # a second sign beside the colour: dashes where two shades of one hue meet, and a marker for every method of the main table
 DASHED = {"online EWC", "RWalk", "GEM", "DGR, distilled", "IMM, mode", "fast and slow weights", "cumulative"}
