@@ -171,7 +171,7 @@ def smooth(values: np.ndarray, width: int) -> np.ndarray:
 
 def draw(report: Report, figure: Figure | None = None) -> Figure:
     """Accuracy on each new task right after it was learned, over the number of tasks."""
-    figure = Figure(figsize=(6.5, 5), layout="constrained") if figure is None else figure
+    figure = Figure(figsize=(7, 7), layout="constrained") if figure is None else figure
     ax, width = figure.subplots(), max(1, report.settings["tasks"] // 10)
     for i, label in enumerate(report.settings["remedies"]):
         mean = smooth(report.arrays[f"new/{label}"].mean(0), width)
