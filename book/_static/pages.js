@@ -80,7 +80,10 @@
     const width = Math.min(460, innerWidth - 24);
     box.style.width = `${width}px`;
     box.style.left = `${scrollX + Math.max(12, Math.min(at.left, innerWidth - width - 12))}px`;
-    const above = at.bottom + box.offsetHeight + 12 > innerHeight && at.top > box.offsetHeight + 12;
+    box.style.maxHeight = "";
+    const [below, over] = [innerHeight - at.bottom - 16, at.top - 16];
+    const above = box.offsetHeight > below && over > below;
+    box.style.maxHeight = `${Math.min(box.offsetHeight, above ? over : below)}px`;
     box.style.top = `${scrollY + (above ? at.top - box.offsetHeight - 6 : at.bottom + 6)}px`;
   }
 
