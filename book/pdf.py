@@ -24,7 +24,11 @@ STYLE = """
 .bd-main :is(.bd-content, .bd-article-container, .bd-article) { max-width: none !important }
 .bd-main .bd-content .bd-article h1:first-of-type { display: block !important; font-size: 26pt; margin-top: 0 }
 span[id^="document-"] + section { break-before: page }
-span[id^="document-"] + section > h2 { font-size: 20pt }
+span[id^="document-"] + section > h2 { font-size: 24pt }
+.bd-article h3 { font-size: 15pt; font-weight: 500 }
+.bd-article h4 { font-size: 12pt }
+.bd-article section:has(> .cheatsheet) > p { font-size: 8pt; line-height: 1.25; margin-bottom: 1mm }
+.bd-article .cheatsheet :is(td, th) { font-size: 6.6pt; padding: 0.15mm 1mm }
 html .bd-article { font-size: 10pt; line-height: 1.45 }
 .bd-article :is(.hero-words p, figcaption p, figcaption) { font-size: 10pt !important }
 .bd-article figure img { max-height: 95mm !important; object-fit: contain }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -222,6 +223,53 @@ def test_a_table_that_is_too_wide_says_so_and_scrolls_by_key(book: Built, browse
     assert "more-right" in table.get_attribute("class").split() and table.get_attribute("tabindex") == "0"
     table.evaluate("e => e.scrollTo(e.scrollWidth, 0)")
     page.wait_for_selector(".cheatsheet .more-left:not(.more-right)")
+    page.context.close()
+
+
+def test_the_first_column_stays_in_sight_while_a_table_scrolls(book: Built, browser: Browser) -> None:
+    page, _ = open_page(browser, (book.html / "book" / "cheatsheet.html").as_uri(), "phone")
+    table = page.locator(".cheatsheet .pst-scrollable-table-container")
+    first, second = (table.locator(f"tbody tr:nth-child(5) td:nth-child({n})") for n in (1, 2))
+    before = first.bounding_box(), second.bounding_box()
+    table.evaluate("e => e.scrollTo(120, 0)")
+    assert first.bounding_box()["x"] == pytest.approx(before[0]["x"], abs=1)
+    assert second.bounding_box()["x"] == pytest.approx(before[1]["x"] - 120, abs=1)
+    assert first.evaluate("e => getComputedStyle(e).backgroundColor") != "rgba(0, 0, 0, 0)", "what passes below shows through"
+    page.context.close()
+
+
+@pytest.mark.parametrize("name", ["book/ewc", "book/families/models", "notebooks/08_choosing"])
+def test_the_titles_of_the_neighbours_are_whole_on_a_phone(book: Built, browser: Browser, name: str) -> None:
+    page, _ = open_page(browser, (book.html / f"{name}.html").as_uri(), "phone")
+    hidden = "es => es.map(e => e.scrollWidth - e.clientWidth)"
+    assert page.eval_on_selector_all(".prev-next-area a", hidden) == [0, 0]
+    page.context.close()
+
+
+def test_a_letter_of_a_formula_does_not_push_the_lines_of_a_text_apart(book: Built, browser: Browser) -> None:
+    page, _ = open_page(browser, (book.html / "book" / "cheatsheet.html").as_uri(), "phone")
+    tops = """p => [...new Set([...p.childNodes].filter(n => n.nodeType == 3).flatMap(n => {
+      const range = document.createRange();
+      range.selectNode(n);
+      return [...range.getClientRects()].map(r => Math.round(r.top)); }))]"""
+    rows = page.locator("article h1 + p").evaluate(tops)
+    assert len(rows) > 5 and page.locator("article h1 + p mjx-container").count() > 3
+    steps = [b - a for a, b in itertools.pairwise(sorted(rows))]
+    assert max(steps) - min(steps) <= 1, steps
+    page.context.close()
+
+
+def test_previews_stay_inside_the_window(book: Built, browser: Browser) -> None:
+    page, _ = open_page(browser, (book.html / "book" / "ewc.html").as_uri(), "wide")
+    for link in page.locator("article p a[href*='#fig-']:not(.headerlink)").all()[:4]:
+        page.mouse.move(0, 0)
+        link.scroll_into_view_if_needed()
+        link.hover()
+        page.locator("#preview img").wait_for()
+        page.wait_for_function("document.querySelector('#preview img').complete")
+        box = page.locator("#preview").bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= SIZES["wide"][1], box
+        page.keyboard.press("Escape")
     page.context.close()
 
 
