@@ -91,6 +91,10 @@ def load(name: str, root: str | Path | None = None) -> Data:
 
     Raises InputError for an unknown name and DataError for files that are missing, cut off or altered.
     Source: LeCun et al. 1998 (MNIST), Xiao et al. 2017 (Fashion-MNIST), Alpaydin & Kaynak 1998 (digits).
+
+    >>> data = load("digits")
+    >>> data.shape, data.n_classes
+    ((1, 8, 8), 10)
     """
     if name == "digits":
         return _digits()

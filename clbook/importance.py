@@ -55,6 +55,12 @@ def fisher(
 
     Raises InputError for unknown words, targets that are missing or outside the mask, a missing generator, and no samples.
     Source: Kirkpatrick et al. 2017; van de Ven 2025, eqs. 4-8. Book: book/ewc, "The Fisher information".
+
+    For two equal probabilities p = 1/2 each weight has F = p (1 - p) x^2:
+    
+    >>> from clbook import mlp
+    >>> fisher(mlp(2, 2, hidden=()), torch.zeros(6), torch.tensor([[1.0, 2.0]]))  # 4 weights, 2 biases
+    tensor([0.2500, 1.0000, 0.2500, 1.0000, 0.2500, 0.2500])
     """
     outputs = outputs_for(net, theta, x, mask)
     mask = torch.ones(outputs.shape[-1], dtype=torch.bool, device=x.device) if mask is None else mask
@@ -112,6 +118,10 @@ def fisher_overlap(f1: Float[Tensor, " P"], f2: Float[Tensor, " P"]) -> float:
 
     Raises InputError for a Fisher that is negative anywhere or zero everywhere.
     Source: Kirkpatrick et al. 2017, section 4.3 of the supplement (printed there without the square). Book: notebooks/03_ewc.
+
+    >>> one, both = torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0])
+    >>> print(f"{fisher_overlap(one, one):.2f}, {fisher_overlap(one, both):.2f}")
+    1.00, 0.71
     """
     if min(f1.min(), f2.min()) < 0 or min(f1.sum(), f2.sum()) <= 0:
         raise InputError("an overlap needs two Fishers that are nonnegative and not zero everywhere")

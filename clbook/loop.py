@@ -107,6 +107,13 @@ def run(
     CLBOOK_PROGRESS=0).
 
     Raises InputError for bad input before training starts, DivergedError when parameters stop being finite.
+
+    >>> from clbook import load, split
+    >>> from clbook.methods import EWC, Finetune
+    >>> two = [Finetune(), EWC(lam=1e3)]
+    >>> result = run(split(load("digits"), 5), two, seeds=3, steps=20, progress=False)
+    >>> result.R.shape  # 2 methods with 3 seeds; after each of 5 tasks; on each of them
+    (6, 5, 5)
     """
     how, jobs = Training.of(training), [(m, s) for m in inputs.methods(methods) for s in inputs.seeds(seeds)]
     scenario, net = inputs.fitting(scenario, net, [m for m, _ in jobs], pick_device(device), dtype)

@@ -20,23 +20,43 @@ Values = Float[ndarray, "*runs"] | floating  # one number per run; NumPy makes t
 
 
 def average_accuracy(R: Matrix) -> Values:
-    """ACC = 1/T sum_j R[T-1, j], the mean over all tasks at the end."""
+    """ACC = 1/T sum_j R[T-1, j], the mean over all tasks at the end.
+
+    >>> R = np.array([[0.9, np.nan], [0.6, 0.8]])
+    >>> print(f"{average_accuracy(R):.2f}")
+    0.70
+    """
     return _square(R)[..., -1, :].mean(-1)
 
 
 def average_so_far(R: Matrix) -> Float[ndarray, "*runs T"]:
-    """A_i = 1/(i+1) sum_{j <= i} R[i, j], the mean over the tasks seen, after each task."""
+    """A_i = 1/(i+1) sum_{j <= i} R[i, j], the mean over the tasks seen, after each task.
+
+    >>> R = np.array([[0.9, np.nan], [0.6, 0.8]])
+    >>> print(average_so_far(R).round(2).tolist())
+    [0.9, 0.7]
+    """
     R = _square(R)
     return np.stack([R[..., i, : i + 1].mean(-1) for i in range(R.shape[-1])], -1)
 
 
 def learning_accuracy(R: Matrix) -> Values:
-    """LA = 1/T sum_j R[j, j], each task right after it was learned: plasticity."""
+    """LA = 1/T sum_j R[j, j], each task right after it was learned: plasticity.
+
+    >>> R = np.array([[0.9, np.nan], [0.6, 0.8]])
+    >>> print(f"{learning_accuracy(R):.2f}")
+    0.85
+    """
     return _diagonal(R).mean(-1)
 
 
 def backward_transfer(R: Matrix) -> Values:
-    """BWT = 1/(T-1) sum_{j < T-1} (R[T-1, j] - R[j, j]); negative where later tasks did harm. 0 for one task."""
+    """BWT = 1/(T-1) sum_{j < T-1} (R[T-1, j] - R[j, j]); negative where later tasks did harm. 0 for one task.
+
+    >>> R = np.array([[0.9, np.nan], [0.6, 0.8]])
+    >>> print(f"{backward_transfer(R):.2f}")
+    -0.30
+    """
     R = _square(R)
     change = (R[..., -1, :] - _diagonal(R))[..., :-1]
     return change.mean(-1) if R.shape[-1] > 1 else np.zeros(R.shape[:-2])
@@ -46,6 +66,10 @@ def forgetting(R: Matrix) -> Values:
     """F = 1/(T-1) sum_{j < T-1} (max_{j <= i < T-1} R[i, j] - R[T-1, j]): the fall from the best before the last task.
 
     Negative where the last task helped the old ones. 0 for one task.
+
+    >>> R = np.array([[0.9, np.nan], [0.6, 0.8]])
+    >>> print(f"{forgetting(R):.2f}")
+    0.30
     """
     R = _square(R)
     T = R.shape[-1]
@@ -58,6 +82,10 @@ def forward_transfer(R: Matrix, at_start: Float[ndarray, "*runs T"]) -> Values:
     """FWT = 1/(T-1) sum_{j > 0} (R[j-1, j] - b_j), with b the accuracy of the untrained network, `at_start` [..., T].
 
     0 for one task. Raises InputError when R has no upper triangle.
+
+    >>> R = np.array([[0.9, 0.3], [0.6, 0.8]])
+    >>> print(f"{forward_transfer(R, at_start=np.array([0.1, 0.1])):.2f}")
+    0.20
     """
     R = _square(R)
     if R.shape[-1] == 1:
@@ -73,6 +101,10 @@ def average_anytime_accuracy(curve: Curve) -> Values:
 
     curve [..., E, T] holds the accuracy on task j at point e, NaN where it is not yet seen, as in Result.curve.
     Source: Caccia et al. 2022 (arXiv:2104.05025). Book: notebooks/12_streams, "Anytime metrics".
+
+    >>> curve = np.array([[0.8, np.nan], [0.5, 0.7]])
+    >>> print(f"{average_anytime_accuracy(curve):.2f}")
+    0.70
     """
     seen = ~np.isnan(_points(curve))
     return (np.where(seen, curve, 0).sum(-1) / seen.sum(-1).clip(1)).mean(-1)
@@ -83,6 +115,10 @@ def min_accuracy(curve: Curve, trained: Int64[ndarray, " E"]) -> Values:
 
     trained [E] is the task that was trained at each point, as in the first column of Result.curve_steps. NaN for one task.
     Source: De Lange et al. 2023 (arXiv:2205.13452), section 3. Book: notebooks/12_streams, "Anytime metrics".
+
+    >>> curve = np.array([[0.8, np.nan], [0.5, 0.6], [0.7, 0.9]])  # task 0 once, then task 1 twice
+    >>> print(f"{min_accuracy(curve, trained=np.array([0, 1, 1])):.2f}")
+    0.50
     """
     curve, trained = _points(curve), np.asarray(trained)
     if len(trained) != curve.shape[-2] or trained.max(initial=0) + 1 != curve.shape[-1]:
@@ -97,6 +133,10 @@ def worst_case_accuracy(curve: Curve, trained: Int64[ndarray, " E"]) -> Values:
     """WC-ACC = 1/T a[E-1, T-1] + (1 - 1/T) min-ACC: the newest task now, and the worst of the old ones.
 
     For one task its accuracy. Source: De Lange et al. 2023 (arXiv:2205.13452), section 3.
+
+    >>> curve = np.array([[0.8, np.nan], [0.5, 0.6], [0.7, 0.9]])  # task 0 once, then task 1 twice
+    >>> print(f"{worst_case_accuracy(curve, trained=np.array([0, 1, 1])):.2f}")
+    0.70
     """
     T, newest = _points(curve).shape[-1], np.asarray(curve)[..., -1, -1]
     return newest if T == 1 else newest / T + (1 - 1 / T) * min_accuracy(curve, trained)
@@ -107,6 +147,10 @@ def interval(values: Float[ndarray, "n *rest"], level: float = 0.95) -> tuple[nd
 
     half-width = t_{n-1} s / sqrt(n), with t the (1 + level) / 2 quantile on n - 1 degrees of freedom and s the standard
     deviation with n - 1 below. Raises InputError for no value and a level outside (0, 1).
+
+    >>> mean, half = interval(np.array([1.0, 2.0, 3.0]))
+    >>> print(f"{mean:.1f} ± {half:.1f}")
+    2.0 ± 2.5
     """
     from scipy.stats import t
 

@@ -37,6 +37,9 @@ def preset(name: str | None = None) -> Preset:
     """The preset of that name, by default the one that CLBOOK_PRESET names, else "book".
 
     Raises InputError for an unknown name.
+
+    >>> preset("quick").name
+    'quick'
     """
     name = name or os.environ.get("CLBOOK_PRESET") or "book"
     if name not in PRESETS:

@@ -252,6 +252,11 @@ def permuted(
 
     Raises InputError for tasks < 1 and a square that does not fit.
     Source: Goodfellow et al. 2013 (arXiv:1312.6211); `square`: Kirkpatrick et al. 2017, fig. 3C.
+
+    >>> from clbook import load
+    >>> s = permuted(load("digits"), 3)
+    >>> s.names, s.n_outputs
+    (('original', 'permutation 1', 'permutation 2'), 10)
     """
     _images(data, "permuted")
     height, width = data.shape[-2:]
@@ -274,6 +279,10 @@ def rotated(data: Data, angles: Sequence[Number], *, kind: Kind = "domain") -> S
     """Rotated tasks: every task shows the same images turned by its angle, in degrees counter-clockwise.
 
     Raises InputError when there is no angle or one is not finite. Source: Lopez-Paz & Ranzato 2017 (arXiv:1706.08840).
+
+    >>> from clbook import load
+    >>> rotated(load("digits"), [0, 45]).names
+    ('0 degrees', '45 degrees')
     """
     _images(data, "rotated")
     _at_least_one(len(angles), "angles")
@@ -287,6 +296,13 @@ def split(data: Data, tasks: Count = 5, *, kind: Kind = "task", order: Sequence[
 
     Raises InputError when the classes cannot be dealt out evenly or `order` is not a permutation of them.
     Source: Zenke et al. 2017 (arXiv:1703.04200); kinds: van de Ven & Tolias 2019 (arXiv:1904.07734).
+
+    >>> from clbook import load
+    >>> s = split(load("digits"), 5)
+    >>> s.names, s[1].classes
+    (('0/1', '2/3', '4/5', '6/7', '8/9'), (2, 3))
+    >>> [split(load("digits"), 5, kind=kind).n_outputs for kind in ("task", "domain", "class")]
+    [10, 2, 10]
     """
     if data.y is None or data.y_test is None or data.y.dim() != 1 or not data.labelled:
         raise InputError(f"split needs one label a sample to deal the classes out, and the data set {data.name!r} has none")
@@ -319,6 +335,11 @@ def sequence(datas: Sequence[InstanceOf[Data]], *, kind: Kind = "task") -> Scena
 
     Raises InputError for no data, missing labels, inputs of different shapes, and for "domain" different numbers of classes.
     Source: the pairs of data sets of Li & Hoiem 2017, section 4.
+
+    >>> from clbook import load
+    >>> digits = load("digits")
+    >>> sequence([digits, digits]).n_outputs  # the classes of the second are new ones
+    20
     """
     _at_least_one(len(datas), "datas")
     if any(d.y is None or d.y_test is None for d in datas):
@@ -352,6 +373,11 @@ def reconstruct(scenario: Scenario, sigma: Positive = 0.5**0.5) -> Scenario:
     """The same tasks without their labels: the network is to give back its input, y = x.
 
     With the default sigma, - log p is the squared error, (y - f)^2. All outputs count in every task.
+
+    >>> from clbook import load
+    >>> s = reconstruct(split(load("digits"), 5))
+    >>> s.n_outputs, bool((s[0].x == s[0].y).all())
+    (64, True)
     """
     mask = torch.ones((), dtype=torch.bool, device=scenario.device).expand(*scenario.mask.shape[:2], scenario.data.x[0].numel())
     return replace(scenario, mask=mask, likelihood=Gaussian(sigma), targets="inputs")
@@ -369,6 +395,11 @@ def blurred(scenario: Scenario, width: Share = 0.5, *, n: Count | None = None, s
 
     Raises InputError for kind="task", which would tell every sample's task, and for more samples than a task has.
     Book: notebooks/12_streams, "A stream without boundaries".
+
+    >>> from clbook import load
+    >>> s = blurred(split(load("digits"), 5, kind="class"))
+    >>> s[2].y.unique().tolist()  # a middle part of the stream has what comes before and after as well
+    [2, 3, 4, 5, 6, 7]
     """
     least, T, rng = min(len(rows) for rows in scenario.rows), len(scenario), torch.Generator().manual_seed(seed)
     n = least if n is None else n

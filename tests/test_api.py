@@ -55,3 +55,9 @@ def test_the_cheat_sheet_has_every_method_once() -> None:
     first = [line.split("|")[1] for line in sheet.splitlines() if line.startswith("|")]
     named = [name.strip("`") for cell in first for name in api.re.findall(r"`\w+`", cell)]
     assert sorted(named) == sorted(entry.name for entry in api.entries("clbook.methods"))
+
+
+def test_an_example_is_shown_by_itself_and_as_it_is_written() -> None:
+    said = "One sentence.\n\nMore.\n\n>>> f(1)\n2\n>>> f(2)\n3"
+    assert api.parts(said) == ("One sentence.\n\nMore.", ">>> f(1)\n2\n>>> f(2)\n3")
+    assert api.parts("One sentence.") == ("One sentence.", "")

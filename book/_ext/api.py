@@ -4,8 +4,9 @@
     ```
 
 Docstrings of the package are plain text with formulas, shapes and errors, made for `help(...)`; so they stand here as they
-are, but for the breaks within their paragraphs. The module is read and not imported: the pages are built without waiting for
-PyTorch. Where the text of a page names one of these in code, as in `clbook.run`, it becomes a link.
+are, but for the breaks within their paragraphs. An example at their end is shown as code. The module is read and not imported:
+the pages are built without waiting for PyTorch. Where the text of a page names one of these in code, as in `clbook.run`, it
+becomes a link.
 """
 
 from __future__ import annotations
@@ -108,6 +109,12 @@ OF_ITS_OWN = re.compile(r" |- |Source: |Raises |\w+ (?:=|<-) ")
 SHORT = 100  # columns; a sentence that ends before them was broken off on purpose
 
 
+def parts(docstring: str) -> tuple[str, str]:
+    """What a docstring says, and the example at its end, or nothing."""
+    text, mark, example = docstring.partition("\n\n>>> ")
+    return text, f">>> {example}" if mark else ""
+
+
 def unwrapped(docstring: str) -> str:
     """The docstring with each of its paragraphs on one line, so that a page of any width can wrap it."""
     lines: list[str] = []
@@ -136,10 +143,11 @@ class Api(SphinxDirective):
             section = nodes.section(ids=[entry.anchor], names=[entry.anchor])
             section += nodes.title("", "", nodes.literal("", entry.anchor))
             section += nodes.literal_block("", signature(entry), language="python")
-            text = unwrapped(ast.get_docstring(entry.node) or "")
-            said = nodes.literal_block("", text, language="text", classes=["docstring"])
+            text, example = parts(ast.get_docstring(entry.node) or "")
+            said = [nodes.literal_block("", unwrapped(text), language="text", classes=["docstring"])]
+            said += [nodes.literal_block("", example, language="pycon")] if example else []
             source = f"{blob}/{entry.file.relative_to(ROOT).as_posix()}#L{entry.node.lineno}"
-            section += [said, nodes.paragraph("", "", nodes.reference("", "Source", refuri=source))]
+            section += [*said, nodes.paragraph("", "", nodes.reference("", "Source", refuri=source))]
             sections.append(section)
         return sections
 

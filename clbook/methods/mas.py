@@ -78,6 +78,13 @@ def mas_importance(
     The absolute value is taken per sample. Outputs outside `mask` [C] are left out of the norm. With `per_output` each output
     has its own gradient and backward pass: Omega = 1/N sum_n sqrt(sum_c (d f_c(x_n; theta) / d theta)^2).
     Source: Aljundi et al. 2018 (arXiv:1711.09601), section 4.1. Book: book/mas.
+
+    The output (1, 0) has the squared length 1, and its slope along each weight w_1j is 2 f_1 x_j:
+    
+    >>> from clbook import mlp
+    >>> theta = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, 0.0])  # 4 weights, 2 biases
+    >>> mas_importance(mlp(2, 2, hidden=()), theta, torch.tensor([[1.0, 3.0]]))
+    tensor([2., 6., 0., 0., 2., 0.])
     """
     outputs_for(net, theta, x, mask)
 
