@@ -59,7 +59,8 @@ def fisher(
     For two equal probabilities p = 1/2 each weight has F = p (1 - p) x^2:
     
     >>> from clbook import mlp
-    >>> fisher(mlp(2, 2, hidden=()), torch.zeros(6), torch.tensor([[1.0, 2.0]]))  # 4 weights, 2 biases
+    >>> net, theta = mlp(2, 2, hidden=()), torch.zeros(6)  # 4 weights, 2 biases
+    >>> fisher(net, theta, torch.tensor([[1.0, 2.0]]))
     tensor([0.2500, 1.0000, 0.2500, 1.0000, 0.2500, 0.2500])
     """
     outputs = outputs_for(net, theta, x, mask)

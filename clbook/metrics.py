@@ -116,7 +116,7 @@ def min_accuracy(curve: Curve, trained: Int64[ndarray, " E"]) -> Values:
     trained [E] is the task that was trained at each point, as in the first column of Result.curve_steps. NaN for one task.
     Source: De Lange et al. 2023 (arXiv:2205.13452), section 3. Book: notebooks/12_streams, "Anytime metrics".
 
-    >>> curve = np.array([[0.8, np.nan], [0.5, 0.6], [0.7, 0.9]])  # task 0 once, then task 1 twice
+    >>> curve = np.array([[0.8, np.nan], [0.5, 0.6], [0.7, 0.9]])
     >>> print(f"{min_accuracy(curve, trained=np.array([0, 1, 1])):.2f}")
     0.50
     """
@@ -134,7 +134,7 @@ def worst_case_accuracy(curve: Curve, trained: Int64[ndarray, " E"]) -> Values:
 
     For one task its accuracy. Source: De Lange et al. 2023 (arXiv:2205.13452), section 3.
 
-    >>> curve = np.array([[0.8, np.nan], [0.5, 0.6], [0.7, 0.9]])  # task 0 once, then task 1 twice
+    >>> curve = np.array([[0.8, np.nan], [0.5, 0.6], [0.7, 0.9]])
     >>> print(f"{worst_case_accuracy(curve, trained=np.array([0, 1, 1])):.2f}")
     0.70
     """

@@ -82,8 +82,9 @@ def mas_importance(
     The output (1, 0) has the squared length 1, and its slope along each weight w_1j is 2 f_1 x_j:
     
     >>> from clbook import mlp
+    >>> net = mlp(2, 2, hidden=())
     >>> theta = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, 0.0])  # 4 weights, 2 biases
-    >>> mas_importance(mlp(2, 2, hidden=()), theta, torch.tensor([[1.0, 3.0]]))
+    >>> mas_importance(net, theta, torch.tensor([[1.0, 3.0]]))
     tensor([2., 6., 0., 0., 2., 0.])
     """
     outputs_for(net, theta, x, mask)
