@@ -17,7 +17,7 @@ from torch.func import grad, vmap
 
 import clbook
 from clbook import AnyOf, Categorical, Method, Net, Scenario, text
-from clbook.lab import answers, further, language
+from clbook.lab import answers, further, language, rates
 from clbook.lab.experiments import reproduce
 from clbook.lab.report import Report
 from clbook.methods import ER, EWC, Finetune, LoRA, OwnAnswers, PolicyGradient, PseudoRehearsal, RecordedReplay
@@ -427,6 +427,20 @@ def test_further_fronts_and_merged_networks(tmp_path: Path) -> None:
     assert merged["base + 0.5 of both task vectors"] == pytest.approx(merged["mean of the two"], rel=1e-4)
     assert merged["code alone"][1] < merged["base"][1] and merged["names alone"][2] < merged["base"][2]
     assert set(language.fronts(report)) == {"both texts"}
+
+
+def test_every_family_is_tried_at_every_rate_and_trained_with_it(tmp_path: Path) -> None:
+    """At the usual rate the numbers are those of the experiment that has this one."""
+    few = {"seeds": 1, "shares": (0.5,), "lam_ewc": (), "lam_recorded": (), "lam_pseudo": (), "both_steps": (20,)}
+    sizes = replace(rates.RATES.sizes["quick"], **few, rates=(1e-3, 1e-4), lam_l2=())
+    slow = reproduce("lm-rates", "quick", tmp_path / "a", sizes=sizes, progress=False, quiet=True)
+    usual = replace(further.FURTHER.sizes["quick"], **few, scales=(0.5,))
+    other = reproduce("lm-further", "quick", tmp_path / "b", sizes=usual, progress=False, quiet=True)
+    found, expected = language.fronts(slow), language.fronts(other)
+    assert set(found) == {f"{family}, lr {lr}" for family in ("replay", "both texts") for lr in ("0.001", "0.0001")}
+    for family, front in expected.items():
+        np.testing.assert_array_equal(found[rates.at(family, 1e-3)], front)
+        assert (found[rates.at(family, 1e-4)][..., 2] > front[..., 2]).all(), "a tenth of the rate learns less code"
 
 
 def test_the_fronts_of_two_reports_are_one_in_the_order_of_strength() -> None:

@@ -27,17 +27,23 @@ TEXTS = ("prose", "code", "names")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Further(Protected):
-    """More strengths, how long both texts are learned, and how much of two task vectors is added."""
+class Recorded(Protected):
+    """Strengths of recorded replay as well, and how long both texts are learned."""
 
     lam_recorded: tuple[Positive, ...]
     both_steps: tuple[Count, ...]
-    scales: tuple[Positive, ...]
 
     def settings(self) -> Iterator[Tried]:
         yield from super().settings()
         yield from (Tried("recorded replay", lam, m.RecordedReplay(lam=lam, size=self.kept)) for lam in self.lam_recorded)
         yield from (Tried(BOUND, steps, m.Cumulative(), {"steps": steps}) for steps in self.both_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Further(Recorded):
+    """How much of two task vectors is added."""
+
+    scales: tuple[Positive, ...]
 
 
 def look_further(s: Setting) -> Computed:
