@@ -57,7 +57,7 @@ def fisher(
     Source: Kirkpatrick et al. 2017; van de Ven 2025, eqs. 4-8. Book: book/ewc, "The Fisher information".
 
     For two equal probabilities p = 1/2 each weight has F = p (1 - p) x^2:
-    
+
     >>> from clbook import mlp
     >>> net, theta = mlp(2, 2, hidden=()), torch.zeros(6)  # 4 weights, 2 biases
     >>> fisher(net, theta, torch.tensor([[1.0, 2.0]]))

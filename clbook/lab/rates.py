@@ -57,8 +57,7 @@ def draw_rates(report: Report, figure: Figure | None = None) -> Figure:
     for key, curve in fronts(report).items():
         family, lr = key.rsplit(", lr ", 1)
         mean, nth = curve.mean(1), [f"{rate:g}" for rate in rates].index(lr)
-        look = {"color": plots.colour(family), "marker": plots.look(family)["marker"], "linestyle": LINES[nth % len(LINES)]}
-        ax.plot(mean[:, 2], mean[:, 1], label=key, **look)
+        ax.plot(mean[:, 2], mean[:, 1], label=key, **plots.look(family) | {"linestyle": LINES[nth % len(LINES)]})
     ax.plot(*report.arrays["start"][0, ::-1], "k*", markersize=12, label="before")
     ax.set(xlabel="new text: nats a character of code", ylabel="old text: nats a character of prose")
     ax.legend(fontsize=8)

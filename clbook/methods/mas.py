@@ -80,7 +80,7 @@ def mas_importance(
     Source: Aljundi et al. 2018 (arXiv:1711.09601), section 4.1. Book: book/mas.
 
     The output (1, 0) has the squared length 1, and its slope along each weight w_1j is 2 f_1 x_j:
-    
+
     >>> from clbook import mlp
     >>> net = mlp(2, 2, hidden=())
     >>> theta = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, 0.0])  # 4 weights, 2 biases
