@@ -6,6 +6,7 @@ import ast
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -441,6 +442,30 @@ def test_every_family_is_tried_at_every_rate_and_trained_with_it(tmp_path: Path)
     for family, front in expected.items():
         np.testing.assert_array_equal(found[rates.at(family, 1e-3)], front)
         assert (found[rates.at(family, 1e-4)][..., 2] > front[..., 2]).all(), "a tenth of the rate learns less code"
+
+
+def test_beyond_the_ends_every_family_is_tried_and_no_strength_twice() -> None:
+    """At book size, of the experiments whose curves the book draws as one."""
+    tried = [t for e in (language.TUNED, further.FURTHER.sizes, rates.ENDS.sizes) for t in e["book"].settings()]
+    pairs = [(t.family, t.strength) for t in tried]
+    assert len(pairs) == len(set(pairs))
+    ends = {t.family: t.strength for t in rates.ENDS.sizes["book"].settings()}
+    assert set(ends) == {t.family for t in tried} - {"replay"}, "whose best share lies inside"
+    for family, strength in ends.items():
+        first = [t.strength for t in tried if t.family == family and t not in list(rates.ENDS.sizes["book"].settings())]
+        assert family == "top layers alone" or not min(first) <= strength <= max(first)
+
+
+def test_what_lies_beyond_the_ends_is_trained_as_it_says(tmp_path: Path) -> None:
+    few: dict[str, Any] = {"seeds": 1, "lora": (), "lam_ewc": (), "lam_l2": (), "lrs": (1e-3,), "trainable": (2,)}
+    ends = replace(rates.ENDS.sizes["quick"], **few, lam_recorded=(), both_steps=(20,))
+    report = reproduce("lm-ends", "quick", tmp_path / "a", sizes=ends, progress=False, quiet=True)
+    usual = replace(language.TUNED["quick"], **few, shares=(), lam_pseudo=(), recovery_steps=(1,))
+    other = reproduce("lm-finetuning", "quick", tmp_path / "b", sizes=usual, progress=False, quiet=True)
+    found, expected = language.fronts(report), language.fronts(other)
+    for family in ("all weights", "top layers alone"):
+        np.testing.assert_array_equal(found.pop(family), expected[family])
+    assert set(found) == {"both texts"}
 
 
 def test_the_fronts_of_two_reports_are_one_in_the_order_of_strength() -> None:

@@ -1,6 +1,6 @@
-"""Fine-tuning the small language model at other learning rates: every way to protect the old text, each searched alike.
+"""Fine-tuning the small language model at other learning rates, and beyond the ends of what was tried first.
 
-Book: notebooks/10_finetuning, "What going on costs by itself".
+So that every way to protect the old text is searched alike. Book: notebooks/10_finetuning, "What going on costs by itself".
 """
 
 from __future__ import annotations
@@ -14,9 +14,23 @@ from matplotlib.figure import Figure
 
 from clbook import methods as m
 from clbook import plots
-from clbook.checks import Positive
+from clbook.checks import Count, Positive
 from clbook.lab.further import Recorded
-from clbook.lab.language import BOUND, HOW, SOURCE, TINY, Tried, base_of, front, fronts, nats, numbers, run_all
+from clbook.lab.language import (
+    BOUND,
+    HOW,
+    SOURCE,
+    TINY,
+    Tried,
+    Tuned,
+    base_of,
+    draw,
+    front,
+    fronts,
+    nats,
+    numbers,
+    run_all,
+)
 from clbook.lab.report import Computed, Experiment, Report, Setting
 
 LINES = ("-", "--", ":")
@@ -35,13 +49,21 @@ class Rates(Recorded):
             yield from (t._replace(family=at(t.family, lr), how={**t.how, "lr": lr}) for t in usual)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ends(Recorded, Tuned):
+    """Strengths of every method that lie beyond those which were tried first. Nothing is averaged or brought back."""
+
+    averaged: tuple[Positive, ...] = ()
+    recovery_steps: tuple[Count, ...] = ()
+
+
 def at(family: str, lr: float) -> str:
     """The name of a family at a learning rate."""
     return f"{family}, lr {lr:g}"
 
 
-def try_rates(s: Setting) -> Computed:
-    """The fronts of every family at every learning rate."""
+def try_all(s: Setting) -> Computed:
+    """The fronts of everything that the sizes set."""
     sizes, net, start = s.sizes, s.sizes.net(), base_of(s.sizes.base)
     scenario = sizes.scenario("prose", "code")
     tried = run_all(s, scenario, net.pretrained(start))
@@ -65,9 +87,13 @@ def draw_rates(report: Report, figure: Figure | None = None) -> Figure:
 
 
 FEW: dict[str, Any] = {"lam_pseudo": (1.0, 3.0), "lam_recorded": (0.3, 1.0, 3.0), "lam_l2": (1e-3, 1e-2)}
+BEYOND: dict[str, Any] = {
+    "lrs": (3e-5,), "lora": (3e-4,), "shares": (), "lam_pseudo": (30.0,), "lam_recorded": (0.3,), "lam_ewc": (1.0, 3.0),
+    "lam_l2": (1e-4,),
+}  # fmt: skip
 RATES = Experiment(
     name="lm-rates", title="Fine-tuning the small language model at other learning rates", source=SOURCE, reference={},
-    compute=try_rates, draw=draw_rates, unit="nats",
+    compute=try_all, draw=draw_rates, unit="nats",
     notes="The base and the texts are those of lm-finetuning. The arrays front/FAMILY, lr RATE hold the strength, nats a "
     f"character of prose and of code [strengths, seeds, 3]; for `{BOUND}` the strength is the number of steps.",
     sizes={
@@ -82,6 +108,24 @@ RATES = Experiment(
         "paper": Rates(
             **HOW, **FEW, base="paper", seeds=10, width=256, depth=6, context=256, steps=2000, batch_size=64,
             rates=(3e-4, 1e-4), shares=(0.5, 0.75), lam_ewc=(30.0, 300.0), both_steps=(2000, 4000),
+        ),
+    },
+)  # fmt: skip
+ENDS = Experiment(
+    name="lm-ends", title="Fine-tuning the small language model beyond the strengths that were tried first", source=SOURCE,
+    reference={}, compute=try_all, draw=draw, unit="nats",
+    notes="The base and the texts are those of lm-finetuning. The arrays front/FAMILY hold the strength, nats a character of "
+    f"prose and of code [strengths, seeds, 3]; for `{BOUND}` the strength is the number of steps.",
+    sizes={
+        "quick": Ends(
+            **TINY, **HOW, base="quick", seeds=2, steps=20, batch_size=16, kept=50, fisher_samples=20, lrs=(1e-4,),
+            lora=(3e-4,), trainable=(4,), shares=(), lam_pseudo=(), lam_recorded=(0.3,), lam_ewc=(3.0,), lam_l2=(1e-4,),
+            both_steps=(40,),
+        ),
+        "book": Ends(**HOW, **BEYOND, base="book", seeds=5, steps=300, batch_size=16, trainable=(4, 14), both_steps=(1200,)),
+        "paper": Ends(
+            **HOW, **BEYOND, base="paper", seeds=10, width=256, depth=6, context=256, steps=2000, batch_size=64,
+            trainable=(4, 14, 32), both_steps=(8000,),
         ),
     },
 )  # fmt: skip
