@@ -23,8 +23,8 @@ from clbook.lab.language import (
     TINY,
     Tried,
     Tuned,
+    averaged,
     base_of,
-    draw,
     front,
     fronts,
     nats,
@@ -33,6 +33,7 @@ from clbook.lab.language import (
 )
 from clbook.lab.report import Computed, Experiment, Report, Setting
 
+AVERAGED = "averaged with the base"
 LINES = ("-", "--", ":")
 
 
@@ -51,10 +52,16 @@ class Rates(Recorded):
 
 @dataclass(frozen=True, kw_only=True)
 class Ends(Recorded, Tuned):
-    """Strengths of every method that lie beyond those which were tried first. Nothing is averaged or brought back."""
+    """Strengths that lie beyond those which were tried first, and rates at which the base is averaged and layers are frozen."""
 
-    averaged: tuple[Positive, ...] = ()
+    rates: tuple[Positive, ...]
+    frozen: tuple[Count, ...]  # how many layers are not, at these rates
     recovery_steps: tuple[Count, ...] = ()
+
+    def settings(self) -> Iterator[Tried]:
+        yield from super().settings()
+        for lr in self.rates:
+            yield from (Tried(at("top layers alone", lr), n, m.FeatureExtraction(trainable=n), {"lr": lr}) for n in self.frozen)
 
 
 def at(family: str, lr: float) -> str:
@@ -72,14 +79,24 @@ def try_all(s: Setting) -> Computed:
     return Computed({}, arrays, numbers(arrays), tuple(result for some in tried.values() for _, result in some))
 
 
+def go_beyond(s: Setting) -> Computed:
+    """The fronts of everything that the sizes set, and of averages with the base at every rate."""
+    sizes, net, start = s.sizes, s.sizes.net(), base_of(s.sizes.base)
+    scenario, found = sizes.scenario("prose", "code"), try_all(s)
+    full = [s.train(f"full-{lr:g}", scenario, m.Finetune(), net.pretrained(start), lr=lr) for lr in sizes.rates]
+    for lr, result in zip(sizes.rates, full, strict=True):
+        found.arrays[f"front/{at(AVERAGED, lr)}"] = averaged(net, start, result.theta, scenario, sizes.averaged)
+    return found._replace(ours=numbers(found.arrays), searches=(*found.searches, *full))
+
+
 def draw_rates(report: Report, figure: Figure | None = None) -> Figure:
     """Prose against code in nats a character, a curve over strength for each family, a kind of line for each rate."""
     figure = Figure(figsize=(6.5, 5), layout="constrained") if figure is None else figure
-    ax, rates = figure.subplots(), report.settings["rates"]
+    ax, rates = figure.subplots(), ["", *(f"{rate:g}" for rate in report.settings["rates"])]
     for key, curve in fronts(report).items():
-        family, lr = key.rsplit(", lr ", 1)
-        mean, nth = curve.mean(1), [f"{rate:g}" for rate in rates].index(lr)
-        ax.plot(mean[:, 2], mean[:, 1], label=key, **plots.look(family) | {"linestyle": LINES[nth % len(LINES)]})
+        family, _, lr = key.partition(", lr ")
+        mean, line = curve.mean(1), LINES[rates.index(lr) % len(LINES)]
+        ax.plot(mean[:, 2], mean[:, 1], label=key, **plots.look(family) | {"linestyle": line})
     ax.plot(*report.arrays["start"][0, ::-1], "k*", markersize=12, label="before")
     ax.set(xlabel="new text: nats a character of code", ylabel="old text: nats a character of prose")
     ax.legend(fontsize=8)
@@ -89,7 +106,7 @@ def draw_rates(report: Report, figure: Figure | None = None) -> Figure:
 FEW: dict[str, Any] = {"lam_pseudo": (1.0, 3.0), "lam_recorded": (0.3, 1.0, 3.0), "lam_l2": (1e-3, 1e-2)}
 BEYOND: dict[str, Any] = {
     "lrs": (3e-5,), "lora": (3e-4,), "shares": (), "lam_pseudo": (30.0,), "lam_recorded": (0.3,), "lam_ewc": (1.0, 3.0),
-    "lam_l2": (1e-4,),
+    "lam_l2": (1e-4,), "frozen": (2, 8), "rates": (3e-4, 1e-4), "averaged": (0.25, 0.5, 0.75),
 }  # fmt: skip
 RATES = Experiment(
     name="lm-rates", title="Fine-tuning the small language model at other learning rates", source=SOURCE, reference={},
@@ -113,14 +130,15 @@ RATES = Experiment(
 )  # fmt: skip
 ENDS = Experiment(
     name="lm-ends", title="Fine-tuning the small language model beyond the strengths that were tried first", source=SOURCE,
-    reference={}, compute=try_all, draw=draw, unit="nats",
-    notes="The base and the texts are those of lm-finetuning. The arrays front/FAMILY hold the strength, nats a character of "
-    f"prose and of code [strengths, seeds, 3]; for `{BOUND}` the strength is the number of steps.",
+    reference={}, compute=go_beyond, draw=draw_rates, unit="nats",
+    notes="The base and the texts are those of lm-finetuning. The arrays front/FAMILY, some of them with a rate behind the "
+    "name, hold the strength, nats a character of prose and of code [strengths, seeds, 3]; for "
+    f"`{BOUND}` the strength is the number of steps, for averages the share of the fine-tuned network.",
     sizes={
         "quick": Ends(
             **TINY, **HOW, base="quick", seeds=2, steps=20, batch_size=16, kept=50, fisher_samples=20, lrs=(1e-4,),
             lora=(3e-4,), trainable=(4,), shares=(), lam_pseudo=(), lam_recorded=(0.3,), lam_ewc=(3.0,), lam_l2=(1e-4,),
-            both_steps=(40,),
+            both_steps=(40,), rates=(3e-4,), averaged=(0.5,), frozen=(2,),
         ),
         "book": Ends(**HOW, **BEYOND, base="book", seeds=5, steps=300, batch_size=16, trainable=(4, 14), both_steps=(1200,)),
         "paper": Ends(
