@@ -86,9 +86,9 @@ def _squares(net: Net, theta: Tensor, x: Tensor, y: Tensor | None, mask: Tensor)
         rows = net.likelihood.fisher_terms(net(theta, x[:1]), mask)[0].shape[-1]
 
         def expected(xn: Tensor) -> Tensor:
-            weight, _ = net.likelihood.fisher_terms(net(theta, xn[None]), mask)  # [1, K]
-            slope = jacrev(lambda t: net.likelihood.fisher_terms(net(t, xn[None]), mask)[1][0])(theta)  # [K, P]
-            return weight[0] @ slope.square()
+            terms = lambda t: net.likelihood.fisher_terms(net(t, xn[None]), mask)  # noqa: E731
+            slope = jacrev(lambda t: terms(t)[1][0])(theta)  # [K, P]
+            return terms(theta)[0][0] @ slope.square()
 
         parts = (vmap(expected)(x[s]).sum(0) for s in slices(len(x), per_chunk(net, rows)))
         return sum(parts, torch.zeros_like(theta))
@@ -108,8 +108,9 @@ def _batched(net: Net, theta: Tensor, x: Tensor, y: Tensor, mask: Tensor, batch_
         batch = Batch(x[s], y[s], mask.expand(len(x[s]), -1), index[s], index[s])
         return grad(lambda t: net.loss(t, batch))(theta)
 
-    observations = net.likelihood.observations(net(theta, x[:1]))  # the loss is a mean over these, too
-    return observations * sum((gradient(s).square() for s in batches), torch.zeros_like(theta)) / len(batches)
+    total = sum((gradient(s).square() for s in batches), torch.zeros_like(theta))
+    observations = net.likelihood.observations(net(theta, x[:1]))  # the loss is their mean
+    return observations * total / len(batches)
 
 
 def fisher_overlap(f1: Float[Tensor, " P"], f2: Float[Tensor, " P"]) -> float:

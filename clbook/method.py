@@ -196,7 +196,7 @@ def proximal(theta: Tensor, state: State, strength: Tensor) -> Tensor:
     Written as a step of weight w = s Omega / (1 + s Omega) in [0, 1] from theta towards theta*: it never goes past it.
     """
     weight = strength * state["omega"]
-    return torch.lerp(theta, state["theta_star"], weight.div_(1 + weight))  # in place: one new vector fewer in each step
+    return torch.lerp(theta, state["theta_star"], weight.div_(1 + weight))  # in place, to save time
 
 
 def merge(state: State, omega: Tensor, theta: Tensor) -> State:

@@ -41,7 +41,8 @@ def squares(net: Net, theta: Tensor, x: Tensor, y: Tensor | None, mask: Tensor) 
         sums = [torch.zeros_like(z) for z in outputs]
         for k in range(value.shape[1]):
             signals = torch.autograd.grad(value[:, k].sum(), outputs, retain_graph=True)
-            sums = [s + weight[:, k, None] * g.square() for s, g in zip(sums, signals, strict=True)]
+            w = weight[:, k, None]
+            sums = [s + w * g.square() for s, g in zip(sums, signals, strict=True)]
     else:
         signals = torch.autograd.grad(net.likelihood.log_p(f, y, mask).sum(), outputs)
         sums = [g.square() for g in signals]

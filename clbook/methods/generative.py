@@ -100,8 +100,9 @@ class DGR(Method):
         if "z" not in batch.drawn:
             return new
         x = dream(net, state["theta_old"], batch.drawn["z"])
-        old = self.recall(net, theta, state, batch._replace(x=x)) + elbo(net, theta, x, batch.drawn["noise_old"])
-        k = self.lam * batch.task[0].to(theta.dtype)  # tasks are counted from 0, so this is how many came before
+        old = self.recall(net, theta, state, batch._replace(x=x))
+        old = old + elbo(net, theta, x, batch.drawn["noise_old"])
+        k = self.lam * batch.task[0].to(theta.dtype)  # counted from 0: how many came before
         return (new + k * old) / (1 + k)
 
     def recall(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Float[Tensor, ""]:

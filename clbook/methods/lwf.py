@@ -68,7 +68,8 @@ class LwF(Method):
         if len(state["old"]) == 0:  # the first task
             return new
         recorded = state["recorded"][batch.row]
-        return new + self.lam * says.distil(outputs, recorded, state["now"], state["old"], self.temperature, self.t_squared)
+        now, old = state["now"], state["old"]
+        return new + self.lam * says.distil(outputs, recorded, now, old, self.temperature, self.t_squared)
 
     def after_step(self, theta: Tensor, state: State, update: Update) -> tuple[Tensor, State]:
         if self.warmup == 0:

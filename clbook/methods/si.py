@@ -42,7 +42,8 @@ class SI(Spring):
 
     def after_step(self, theta: Tensor, state: State, update: Update) -> tuple[Tensor, State]:
         new, state = super().after_step(theta, state, update)
-        return new, state | {"path": state["path"] - own_gradient(self, state, update) * (new - update.before)}
+        gain = own_gradient(self, state, update) * (update.before - new)
+        return new, state | {"path": state["path"] + gain}
 
     def importance(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> Tensor:
         return state["path"].clamp_min(0) / ((theta - state["theta_star"]).square() + self.xi)
