@@ -472,6 +472,20 @@ def test_what_lies_beyond_the_ends_is_trained_as_it_says(tmp_path: Path) -> None
     assert "both texts" in found
 
 
+def test_unbeaten_is_what_no_other_setting_is_as_good_as_at_both_texts() -> None:
+    def front(*settings: tuple[float, float]) -> np.ndarray:  # two seeds around each
+        return np.array([[[i, prose - 0.1, code], [i, prose + 0.1, code]] for i, (prose, code) in enumerate(settings)])
+
+    best = rates.unbeaten([front((3.0, 1.0), (2.0, 2.0), (2.5, 2.0)), front((1.0, 4.0), (2.0, 3.0), (3.0, 1.0))])
+    assert best.mean(1)[:, 1:].tolist() == [[3.0, 1.0], [3.0, 1.0], [2.0, 2.0], [1.0, 4.0]]
+    rng = np.random.default_rng(0)
+    some = front(*rng.random((40, 2)).tolist())
+    means = some.mean(1)[:, 1:]
+    kept = {tuple(row) for row in rates.unbeaten([some]).mean(1)[:, 1:]}
+    for own in means:  # brute force
+        assert (tuple(own) in kept) == all(other[0] > own[0] or other[1] > own[1] for other in means if (other != own).any())
+
+
 def test_the_fronts_of_two_reports_are_one_in_the_order_of_strength() -> None:
     def report(**fronts: list[float]) -> Report:
         arrays = {f"front/{k}": np.array([[[s, 10 * s, 0.0]] * 2 for s in v]) for k, v in fronts.items()}

@@ -5,7 +5,7 @@ So that every way to protect the old text is searched alike. Book: notebooks/10_
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from clbook.lab.further import Recorded
 from clbook.lab.language import (
     BOUND,
     HOW,
+    MARKERS,
     SOURCE,
     TINY,
     Tried,
@@ -100,6 +101,39 @@ def draw_rates(report: Report, figure: Figure | None = None) -> Figure:
     ax.plot(*report.arrays["start"][0, ::-1], "k*", markersize=12, label="before")
     ax.set(xlabel="new text: nats a character of code", ylabel="old text: nats a character of prose")
     ax.legend(fontsize=8)
+    return figure
+
+
+def at_every_rate(*reports: Report) -> dict[str, dict[str, np.ndarray]]:
+    """The fronts by family and by learning rate, "" for the usual one [strengths, seeds, 3]."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for key, curve in fronts(*reports).items():
+        family, _, lr = key.partition(", lr ")
+        found.setdefault(family, {})[lr] = curve
+    return found
+
+
+def unbeaten(curves: Iterable[np.ndarray]) -> np.ndarray:
+    """Those settings that no other one equals at both texts and beats at one, in the order of code [settings, seeds, 3].
+
+    Settings are compared by their means over the seeds.
+    """
+    settings = np.concatenate(list(curves))
+    mean = settings[..., 1:].mean(1)
+    beaten = [((mean <= own).all(1) & (mean < own).any(1)).any() for own in mean]
+    best: np.ndarray = settings[~np.array(beaten)]
+    return best[best[..., 2].mean(1).argsort(kind="stable")]
+
+
+def draw_unbeaten(figure: Figure, *reports: Report) -> Figure:
+    """Prose against code, for each family the settings that no other of its settings beats, at whatever rate."""
+    ax = figure.subplots()
+    for (family, curves), marker in zip(at_every_rate(*reports).items(), MARKERS, strict=False):
+        mean, line = unbeaten(curves.values()).mean(1), ":" if family == BOUND else "-"
+        ax.plot(mean[:, 2], mean[:, 1], f"{marker}{line}", label=family, color=plots.colour(family), alpha=0.8)
+    ax.plot(*reports[0].arrays["start"][0, ::-1], "k*", markersize=12, label="before")
+    ax.set(xlabel="new text: nats a character of code", ylabel="old text: nats a character of prose")
+    ax.legend(fontsize=10)
     return figure
 
 
