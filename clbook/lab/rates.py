@@ -139,8 +139,8 @@ def draw_unbeaten(figure: Figure, *reports: Report) -> Figure:
 
 FEW: dict[str, Any] = {"lam_pseudo": (1.0, 3.0), "lam_recorded": (0.3, 1.0, 3.0), "lam_l2": (1e-3, 1e-2)}
 BEYOND: dict[str, Any] = {
-    "lrs": (3e-5,), "lora": (3e-4,), "shares": (), "lam_pseudo": (30.0,), "lam_recorded": (0.3,), "lam_ewc": (1.0, 3.0),
-    "lam_l2": (1e-4,), "frozen": (2, 8), "rates": (3e-4, 1e-4), "averaged": (0.25, 0.5, 0.75),
+    "lrs": (3e-5,), "lora": (3e-4,), "trainable": (4,), "shares": (), "lam_pseudo": (30.0,), "lam_recorded": (),
+    "lam_ewc": (3.0,), "lam_l2": (), "both_steps": (), "frozen": (8,), "rates": (3e-4, 1e-4), "averaged": (0.25, 0.5, 0.75),
 }  # fmt: skip
 RATES = Experiment(
     name="lm-rates", title="Fine-tuning the small language model at other learning rates", source=SOURCE, reference={},
@@ -174,10 +174,9 @@ ENDS = Experiment(
             lora=(3e-4,), trainable=(4,), shares=(), lam_pseudo=(), lam_recorded=(0.3,), lam_ewc=(3.0,), lam_l2=(1e-4,),
             both_steps=(40,), rates=(3e-4,), averaged=(0.5,), frozen=(2,),
         ),
-        "book": Ends(**HOW, **BEYOND, base="book", seeds=5, steps=300, batch_size=16, trainable=(4, 14), both_steps=(1200,)),
+        "book": Ends(**HOW, **BEYOND, base="book", seeds=5, steps=300, batch_size=16),
         "paper": Ends(
             **HOW, **BEYOND, base="paper", seeds=10, width=256, depth=6, context=256, steps=2000, batch_size=64,
-            trainable=(4, 14, 32), both_steps=(8000,),
         ),
     },
 )  # fmt: skip
