@@ -484,6 +484,13 @@ def test_unbeaten_is_what_no_other_setting_is_as_good_as_at_both_texts() -> None
         assert (tuple(own) in kept) == all(other[0] > own[0] or other[1] > own[1] for other in means if (other != own).any())
 
 
+def test_prose_is_read_off_between_two_settings() -> None:
+    curve = np.array([[[1, 3.0, 1.0], [1, 5.0, 1.0]], [[2, 1.0, 2.0], [2, 2.0, 2.0]]])
+    for code, prose in ((1.0, [3.0, 5.0]), (1.25, [2.5, 4.25]), (2.0, [1.0, 2.0]), (7.0, [1.0, 2.0])):
+        np.testing.assert_allclose(rates.read_off(curve, code), prose)
+    assert rates.read_off(curve, 0.99) is None
+
+
 def test_the_fronts_of_two_reports_are_one_in_the_order_of_strength() -> None:
     def report(**fronts: list[float]) -> Report:
         arrays = {f"front/{k}": np.array([[[s, 10 * s, 0.0]] * 2 for s in v]) for k, v in fronts.items()}

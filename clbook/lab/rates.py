@@ -125,6 +125,21 @@ def unbeaten(curves: Iterable[np.ndarray]) -> np.ndarray:
     return best[best[..., 2].mean(1).argsort(kind="stable")]
 
 
+def read_off(curve: np.ndarray, code: float) -> np.ndarray | None:
+    """Nats of prose at so many nats of code on a curve of unbeaten settings [seeds], on the line between its neighbours.
+
+    The last setting's where that has learned more; None where no setting has learned so much.
+    """
+    mean = curve[..., 2].mean(1)
+    if code < mean[0]:
+        return None
+    k = int(np.searchsorted(mean, code, side="right"))
+    if k == len(mean):
+        return np.asarray(curve[-1, :, 1])
+    share = (code - mean[k - 1]) / (mean[k] - mean[k - 1])
+    return np.asarray((1 - share) * curve[k - 1, :, 1] + share * curve[k, :, 1])
+
+
 def draw_unbeaten(figure: Figure, *reports: Report) -> Figure:
     """Prose against code, for each family the settings that no other of its settings beats, at whatever rate."""
     ax = figure.subplots()
