@@ -168,12 +168,12 @@ RATES = Experiment(
             shares=(0.5,), lam_pseudo=(1.0,), lam_recorded=(1.0,), lam_l2=(1e-2,), lam_ewc=(100.0,), both_steps=(20,),
         ),
         "book": Rates(
-            **HOW, **FEW, base="book", seeds=5, steps=300, batch_size=16, rates=(3e-4, 1e-4), shares=(0.5, 0.75),
-            lam_ewc=(30.0, 300.0), both_steps=(300, 600),
+            **HOW, **FEW, base="book", seeds=5, steps=300, batch_size=16, rates=(3e-4, 1e-4), shares=(0.25, 0.5, 0.75),
+            lam_ewc=(10.0, 30.0, 300.0), both_steps=(300, 600),
         ),
         "paper": Rates(
             **HOW, **FEW, base="paper", seeds=10, width=256, depth=6, context=256, steps=2000, batch_size=64,
-            rates=(3e-4, 1e-4), shares=(0.5, 0.75), lam_ewc=(30.0, 300.0), both_steps=(2000, 4000),
+            rates=(3e-4, 1e-4), shares=(0.25, 0.5, 0.75), lam_ewc=(10.0, 30.0, 300.0), both_steps=(2000, 4000),
         ),
     },
 )  # fmt: skip
