@@ -18,7 +18,7 @@ from small import users_meet_it
 from torch import Tensor, nn
 
 import clbook
-from clbook.lab import experiments, language
+from clbook.lab import experiments, rates
 from clbook.method import Rng, State, Update, merge, proximal
 from clbook.methods import L2, SI, Average, DERpp, FastWeights
 from clbook.methods.fixed import ridge
@@ -453,8 +453,14 @@ def test_the_summary_quotes_streams_long_streams_and_the_language_model() -> Non
     in_percent += [ends[f"split: 0.5: {k}: final"] for k in ("DER++", "fine-tuning", "LwF, slow teacher")]
     in_percent += [gap.ours[f"split: {k}: {what}"].mean() for k, what in (("ER", "final"), ("ER", "min"), ("DER++", "min"))]
     in_percent += [plastic.ours["Adam, weight decay: late"].mean(), plastic.arrays["kept/EWC"].mean()]
-    stiff = {lam: acc for lam, acc, _ in plastic.arrays["search/EWC: lam"]}
-    in_percent += [stiff[max(stiff)], plastic.arrays["search/SGD: lr"][:, 1].max()]
+    springs = experiments.stored("plasticity-springs")
+    ewc, online = "EWC, λ = 10", "online EWC, λ = 10, γ = 0.9"
+    aged = "online EWC, λ = 10, γ = 1"
+    in_percent += [springs.ours[f"{k}: kept"].mean() for k in (ewc, online, aged)]
+    in_percent += [springs.ours[f"{k}: late"].mean() for k in (online, aged, "a fresh network, Adam")]
+    in_percent += [plastic.arrays["kept/SGD"].mean()]
+    fifths = springs.arrays[f"new/{ewc}"].reshape(5, 5, -1).mean((0, 2))
+    assert f"to {fifths[0]:.0f} % in the first fifth and to {fifths[-1]:.0f} % in the last" in page
     assert [f"{v:.1f} %" for v in in_percent if f"{v:.1f} %" not in page] == []
 
     plain = blur.ours["permuted: 0.5: fine-tuning: final"]
@@ -462,13 +468,14 @@ def test_the_summary_quotes_streams_long_streams_and_the_language_model() -> Non
     lost = [plastic.ours[f"{label}: lost"] for label in ("SGD", "SGD, lr 0.3")]
     assert all(shown(values) in page for values in (*gains, *lost))
 
-    reports = map(experiments.stored, ("lm-finetuning", "lm-further"))
-    fronts = {k: v.mean(1) for k, v in language.fronts(*reports).items()}  # strength, prose, code
-    both = ("recorded replay", "pseudo-rehearsal", "replay", "averaged with the base", "all weights")
-    for enough, families in ((1.5, both), (1.55, (*both, "LoRA, rank 4", "EWC"))):
-        for family in families:
-            best = min(prose for _, prose, code in fronts[family] if code <= enough)
-            assert f"{best:.3f}" in page, (family, enough)
+    reports = map(experiments.stored, ("lm-finetuning", "lm-further", "lm-ends", "lm-rates"))
+    curves = {k: rates.unbeaten(v.values()) for k, v in rates.at_every_rate(*reports).items()}
+    order = ("recorded replay", "pseudo-rehearsal", "replay", "averaged with the base", "EWC", "all weights")
+    for code, families in ((1.5, order), (1.55, (*order, "LoRA, rank 4"))):
+        found = [rates.read_off(curves[family], code) for family in families]
+        means = [v.mean() for v in found if v is not None]
+        assert means == sorted(means) and len(means) == len(families), "in the order in which the page has them"
+        assert [f"{v:.3f}" for v in means if f"{v:.3f}" not in page] == []
 
 
 def test_the_page_quotes_how_cost_grows() -> None:
