@@ -433,7 +433,10 @@ def test_the_published_benchmark_is_there() -> None:
     assert len(results["split class: online EWC"].pick(carry="online", gamma=0.9).R) == 3
 
 
-SHIPPED = ["fixed-features", "parity", "lm-base", "lm-finetuning", "lm-further", "plasticity", "stability-gap", "streams"]
+SHIPPED = [
+    "fixed-features", "parity", "lm-base", "lm-finetuning", "lm-further", "plasticity", "plasticity-springs", "stability-gap",
+    "streams",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["ewc-b", "benchmark", *SHIPPED])
