@@ -24,6 +24,7 @@ from clbook.methods import EWC, MAS, ContinualBackprop, Finetune, ShrinkPerturb,
 from clbook.methods.plastic import fresh, hidden, utilities
 
 D = torch.float64
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def stream(tasks: int = 3) -> Scenario:
@@ -239,3 +240,21 @@ def test_the_springs_have_the_stream_and_the_searched_rate_of_plain_training() -
     first = plasticity.PLASTICITY.sizes["book"]
     shared = ("seeds", "tasks", "n_train", "n_test", "hidden", "epochs", "batch_size", "optimizer", "data")
     assert [getattr(book, k) for k in shared] == [getattr(first, k) for k in shared]
+
+
+def test_the_pages_quote_what_strong_springs_did() -> None:
+    said = (ROOT / "book" / "quizzes" / "plasticity.yml").read_text(encoding="utf-8")
+    page = (ROOT / "book" / "families" / "regularisation.md").read_text(encoding="utf-8")
+    weak, strong = stored("plasticity"), stored("plasticity-springs")
+    ewc, online, aged = "EWC, λ = 10", "online EWC, λ = 10, γ = 0.9", "online EWC, λ = 10, γ = 1"
+    fifths = strong.arrays[f"new/{ewc}"].reshape(5, 5, -1).mean((0, 2))
+    both = [f"{fifths[0]:.0f} %", f"{fifths[-1]:.0f} %", f"{weak.arrays['kept/SGD'].mean():.1f} %"]
+    both += [f"{strong.ours[key].mean():.1f} %" for key in (f"{online}: late", f"{online}: kept", f"{ewc}: kept")]
+    assert [v for v in both if v not in said or v not in page] == []
+    more = [f"{strong.ours[key].mean():.1f} %" for key in (f"{ewc}: late", f"{aged}: late", f"{aged}: kept")]
+    more += [f"{strong.arrays[f'end/{online}'][:, -10:].mean():.0f} %"]
+    lost = [strong.ours[f"{label}: lost"] for label in (ewc, online, aged)]
+    lost += [weak.ours["EWC: late"] - weak.ours["SGD: late"]]
+    more += ["{:.1f} ± {:.1f}".format(*clbook.metrics.interval(values)) for values in lost]
+    assert [v for v in more if v not in said] == []
+    assert f"plain SGD stood at {weak.ours['SGD: late'].mean():.0f} %" in page
