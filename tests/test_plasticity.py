@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +16,15 @@ from torch.func import grad
 import clbook
 from clbook import Net, Scenario
 from clbook.data import load
-from clbook.lab import plasticity
-from clbook.lab.experiments import reproduce
+from clbook.lab import plasticity, stiffness
+from clbook.lab.experiments import reproduce, stored
+from clbook.lab.report import Report
 from clbook.lab.search import SEEDS
-from clbook.methods import ContinualBackprop, Finetune, ShrinkPerturb, WeightDecay
+from clbook.methods import EWC, MAS, ContinualBackprop, Finetune, ShrinkPerturb, WeightDecay
 from clbook.methods.plastic import fresh, hidden, utilities
 
 D = torch.float64
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def stream(tasks: int = 3) -> Scenario:
@@ -176,3 +179,82 @@ def test_a_run_that_diverged_learns_nothing() -> None:
     result = train(stream(5), Finetune(), [0])
     broken = replace(result, R=np.full_like(result.R, np.nan))
     assert plasticity.late(broken).tolist() == [0.0]
+
+
+# strong springs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def springs(tmp_path_factory: pytest.TempPathFactory) -> tuple[stiffness.Stiff, Report]:
+    sizes = replace(stiffness.STIFFNESS.sizes["quick"], tasks=3, n_train=240, gammas=(0.5, 1.0), lam=0.7, lam_mas=0.2)
+    sizes = replace(sizes, searched=True)
+    out = tmp_path_factory.mktemp("springs")
+    return sizes, reproduce("plasticity-springs", "quick", out, sizes=sizes, progress=False, quiet=True)
+
+
+def by_hand(sizes: stiffness.Stiff, method: clbook.Method, **how: Any) -> clbook.Result:
+    data = load("digits").subset(sizes.n_train, sizes.n_test)
+    net = clbook.mlp(data.x.shape[1], data.n_classes, sizes.hidden)
+    how = {"net": net, "progress": False, "epochs": 1, "batch_size": 16, "lr": sizes.lr, "optimizer": "sgd"} | how
+    return clbook.run(clbook.permuted(data, sizes.tasks, first_identity=False), method, sizes.seeds, **how)
+
+
+def test_each_spring_is_trained_with_its_own_strength_and_fading(springs: tuple[stiffness.Stiff, Report]) -> None:
+    sizes, report = springs
+    online = {"carry": "online", "lam": 0.7, "n_samples": 200}
+    expected = {
+        "EWC, λ = 0.7": EWC(lam=0.7, n_samples=200),
+        "online EWC, λ = 0.7, γ = 0.5": EWC(gamma=0.5, **online),
+        "online EWC, λ = 0.7, γ = 1": EWC(gamma=1.0, **online),
+        "MAS, λ = 0.2": MAS(lam=0.2, n_samples=200),
+    }
+    assert {k.removeprefix("new/") for k in report.arrays if k.startswith("new/")} == {*expected, stiffness.FRESH}
+    for label, method in expected.items():
+        one = by_hand(sizes, method)
+        new = report.arrays[f"new/{label}"]
+        assert new == pytest.approx(100 * np.diagonal(one.R, axis1=1, axis2=2), abs=1e-3), label
+        assert report.arrays[f"end/{label}"] == pytest.approx(100 * one.R[:, -1], abs=1e-3)
+        assert report.ours[f"{label}: late"] == pytest.approx(new[:, -1], abs=1e-3)
+        assert report.ours[f"{label}: lost"] == pytest.approx(new[:, 1] - new[:, -1], abs=1e-3)
+        assert report.ours[f"{label}: kept"] == pytest.approx(report.arrays[f"end/{label}"].mean(1), abs=1e-3)
+        sizes_of_weights = [float(theta.square().mean().sqrt()) for theta in one.theta]
+        assert report.arrays[f"condition/{label}"][:, 1] == pytest.approx(sizes_of_weights)
+    assert len({report.arrays[f"condition/{label}"].tobytes() for label in expected}) == len(expected), "each is another one"
+
+
+def test_the_fresh_network_begins_anew_with_its_optimiser_at_the_best_rate(springs: tuple[stiffness.Stiff, Report]) -> None:
+    sizes, report = springs
+    rates, fresh_each = report.arrays[f"search/{stiffness.FRESH}: lr"], ShrinkPerturb(keep=0.0, perturb=1.0)
+    best = rates[rates[:, 1] == rates[:, 1].max(), 0]  # two may be alike on so few held-out images
+    assert len(best) < len(rates)
+    found = [by_hand(sizes, fresh_each, optimizer="adam", lr=lr).R[:, -1].mean(-1).tolist() for lr in best]
+    assert any(report.ours[f"{stiffness.FRESH}: kept"] == pytest.approx(100 * np.array(v)) for v in found)
+    going_on = by_hand(sizes, fresh_each, optimizer="adam", lr=best[0], keep_optimizer=True).R[:, -1].mean(-1).tolist()
+    assert going_on not in found, "what Adam has kept of the tasks before would matter"
+
+
+def test_the_springs_have_the_stream_and_the_searched_rate_of_plain_training() -> None:
+    chosen = stored("plasticity").arrays["search/SGD: lr"]
+    book = stiffness.STIFFNESS.sizes["book"]
+    assert book.lr == chosen[chosen[:, 1].argmax(), 0]
+    first = plasticity.PLASTICITY.sizes["book"]
+    shared = ("seeds", "tasks", "n_train", "n_test", "hidden", "epochs", "batch_size", "optimizer", "data")
+    assert [getattr(book, k) for k in shared] == [getattr(first, k) for k in shared]
+
+
+def test_the_pages_quote_what_strong_springs_did() -> None:
+    said = (ROOT / "book" / "quizzes" / "plasticity.yml").read_text(encoding="utf-8")
+    page = (ROOT / "book" / "families" / "regularisation.md").read_text(encoding="utf-8")
+    weak, strong = stored("plasticity"), stored("plasticity-springs")
+    ewc, online, aged = "EWC, λ = 10", "online EWC, λ = 10, γ = 0.9", "online EWC, λ = 10, γ = 1"
+    fifths = strong.arrays[f"new/{ewc}"].reshape(5, 5, -1).mean((0, 2))
+    both = [f"{fifths[0]:.0f} %", f"{fifths[-1]:.0f} %", f"{weak.arrays['kept/SGD'].mean():.1f} %"]
+    both += [f"{strong.ours[key].mean():.1f} %" for key in (f"{online}: late", f"{online}: kept", f"{ewc}: kept")]
+    assert [v for v in both if v not in said or v not in page] == []
+    more = [f"{strong.ours[key].mean():.1f} %" for key in (f"{ewc}: late", f"{aged}: late", f"{aged}: kept")]
+    more += [f"{strong.arrays[f'end/{online}'][:, -10:].mean():.0f} %"]
+    lost = [strong.ours[f"{label}: lost"] for label in (ewc, online, aged)]
+    lost += [weak.ours["EWC: late"] - weak.ours["SGD: late"]]
+    more += ["{:.1f} ± {:.1f}".format(*clbook.metrics.interval(values)) for values in lost]
+    assert [v for v in more if v not in said] == []
+    assert f"plain SGD stood at {weak.ours['SGD: late'].mean():.0f} %" in page

@@ -29,6 +29,7 @@ from clbook.lab.language import LANGUAGE
 from clbook.lab.plasticity import PLASTICITY
 from clbook.lab.rates import ENDS, RATES
 from clbook.lab.report import Computed, Experiment, Report, Setting, settings_of
+from clbook.lab.stiffness import STIFFNESS
 from clbook.lab.streams import BLURRED, GAP
 from clbook.lab.tables import comparison
 from clbook.presets import preset as pick_preset
@@ -36,7 +37,7 @@ from clbook.store import StoreError, files
 
 __all__ = ["DEPTH", "EXPERIMENTS", "MANY", "THREE", "find", "layer_overlaps", "published", "reproduce", "stored"]
 
-TODAY = (ANSWERS, *LANGUAGE, FURTHER, RATES, ENDS, PLASTICITY, GAP, BLURRED)
+TODAY = (ANSWERS, *LANGUAGE, FURTHER, RATES, ENDS, PLASTICITY, STIFFNESS, GAP, BLURRED)
 EXPERIMENTS = {e.name: e for e in (*KIRKPATRICK, *benchmark.BENCHMARKS, FIXED, *TODAY)}
 
 
