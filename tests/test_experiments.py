@@ -434,11 +434,8 @@ def test_the_published_benchmark_is_there() -> None:
 
 
 SHIPPED = [
-SHIPPED = [
     "fixed-features", "parity", "lm-base", "lm-finetuning", "lm-further", "lm-ends", "lm-rates", "plasticity",
     "plasticity-springs", "stability-gap", "streams",
-]  # fmt: skip
-    "streams",
 ]  # fmt: skip
 
 
