@@ -84,6 +84,7 @@ SLOW = Tuned("slow", (0.9, 0.97, 0.99), 3.0, most=0.9999, complement=True)
 MARGIN = Tuned("margin", (0.0, 0.5, 1.0), 2.0)
 SAMPLES: dict[str, Any] = {"size": 200, "buffer": "reservoir"}
 CLOCK = 50  # batches
+WINDOW = 60  # batches from the start of a transition in which an alarm is no false one, however wide the transition is
 PER_CLASS = {"permuted": 4, "split": 20}  # GEM's samples of each class and task: 200 in the end
 
 TOLD = {
