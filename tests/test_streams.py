@@ -17,8 +17,8 @@ import clbook
 from clbook import Method, Scenario, metrics
 from clbook.lab import streams
 from clbook.lab.experiments import reproduce
-from clbook.lab.streams import judged
-from clbook.methods import ER, EWC, MAS, SI, Finetune, Joint
+from clbook.lab.streams import StreamCLSER, StreamRidge, by_chance, by_clock, dip, falls, judged, verdict
+from clbook.methods import ER, EWC, MAS, SI, Finetune, Joint, Ridge
 from clbook.methods.detector import begin, changes, watch
 from clbook.methods.online import (
     ChangeLwF,
@@ -178,7 +178,9 @@ def test_at_strength_zero_or_before_any_change_each_is_fine_tuning(method: Metho
 
 
 @pytest.mark.parametrize(
-    "make", [StreamEWC, StreamMAS, StreamSI, StreamLwF, ChangeLwF, StreamER, StreamAGEM, StreamDERpp], ids=lambda m: m.__name__
+    "make",
+    [StreamEWC, StreamMAS, StreamSI, StreamLwF, ChangeLwF, StreamER, StreamAGEM, StreamDERpp, StreamCLSER, StreamRidge],
+    ids=lambda m: m.__name__,
 )
 def test_a_stack_gives_what_single_runs_give_and_remembers_no_boundary(make: type[Method]) -> None:
     """Small windows, so that there are changes; and the hooks that would tell of a boundary do nothing."""
@@ -278,6 +280,43 @@ def test_dark_replay_keeps_the_outputs_of_the_moment() -> None:
         torch.testing.assert_close(z, expected)
 
 
+def test_sums_over_a_stream_are_those_of_all_samples_at_once() -> None:
+    """Halfway and at the end the answers are those of ridge regression on what has gone by, and nothing waits for a boundary."""
+    stream = clbook.blurred(tasks("class"), n=40).to("cpu", D)
+    method, net, rng = StreamRidge(lam=0.3), net_for(stream), torch.Generator()
+    theta = net.init(0).to(D)
+    state = method.start(net, theta)
+    test = stream.batch(1, torch.arange(40))
+    seen_x, seen_y = [], []
+    for k in range(2):
+        for rows in torch.arange(40).split(10):
+            batch = stream.batch(k, rows)
+            state = method.observe(net, theta, state, stream, batch, rng)
+            seen_x.append(batch.x)
+            seen_y.append(batch.y)
+        everything = dataclasses.replace(stream[k], x=torch.cat(seen_x), y=torch.cat(seen_y))
+        at_once = Ridge(lam=0.3).after_task(net, theta, Ridge(lam=0.3).start(net, theta), everything, rng)
+        expected = Ridge(lam=0.3).predict(net, theta, at_once, test)
+        torch.testing.assert_close(method.predict(net, theta, state, test), expected)
+
+
+def test_two_memories_pull_on_replay_from_a_reservoir() -> None:
+    """Without the pull it is replay from the reservoir, also in the third segment, where ER's own weights would differ."""
+    stream = clbook.blurred(tasks(), n=30).to("cpu", D)
+    net = net_for(stream)
+    theta, fast, slow = (net.init(i).to(D) for i in range(3))
+    batch = stream.batch(2, torch.arange(10))._replace(old=stream.batch(0, torch.arange(10)))
+    state = {"theta_fast": fast, "theta_slow": slow}
+    plain = StreamER(lam=2.0).loss(net, theta, {}, batch)
+    torch.testing.assert_close(StreamCLSER(lam=2.0, beta=0.0).loss(net, theta, state, batch), plain)
+    assert (old := batch.old) is not None
+    outputs = torch.stack([net(t, old.x) for t in (fast, slow)])  # [2, B, C]
+    right = outputs.log_softmax(-1).gather(-1, old.y.expand(2, -1)[..., None])[..., 0]
+    better = outputs[right.argmax(0), torch.arange(10)]
+    pull = (net(theta, old.x) - better).square().mean()
+    torch.testing.assert_close(StreamCLSER(lam=2.0, beta=0.7).loss(net, theta, state, batch), plain + 0.7 * pull)
+
+
 def test_a_slow_teacher_is_a_moving_average() -> None:
     stream = tasks("class")
     method, net = StreamLwF(rate=0.75), net_for(stream)
@@ -333,9 +372,67 @@ def test_a_curve_that_was_not_measured_is_refused() -> None:
 
 
 def test_what_counts_as_found() -> None:
-    """Two transitions at 100 and 200, 20 wide, window 10: one found early, one late, a second mark in it, and one elsewhere."""
-    assert judged([95, 150, 215, 219], [100, 200], 10, 10) == (2, 2, [-5, 15])
-    assert judged([], [100], 0, 10) == (0, 0, []) and judged([111], [100], 0, 10) == (0, 1, [])
+    """Transitions from 100 and 200 on, a window of 20: one is found late, one has a second mark, and one mark is elsewhere."""
+    assert judged([95, 119, 200, 210], [100, 200], 20) == (2, 2, [19, 0])
+    assert judged([], [100], 20) == (0, 0, []) and judged([121], [100], 20) == (0, 1, [])
+
+
+def test_a_blind_clock_and_alarms_at_random_find_their_share() -> None:
+    """A clock of the distance between two starts hits each window in (window + 1) of its phases; random alarms are simulated."""
+    starts, rng = [112.5, 262.5, 412.5, 562.5], np.random.default_rng(0)
+    assert by_clock(150, starts, 60, 750) == pytest.approx(4 * 60 / 150)  # 113 to 172: sixty batches
+    assert by_clock(150, [100, 250], 60, 750) == pytest.approx(2 * 61 / 150)
+    assert by_clock(50, starts, 60, 750) == 4 and by_chance(0, starts, 60, 750) == 0
+    for alarms in (1, 4):
+        found = [judged(sorted(rng.integers(750, size=alarms)), starts, 60)[0] for _ in range(4000)]
+        assert by_chance(alarms, starts, 60, 750) == pytest.approx(np.mean(found), abs=0.04)
+
+
+# One old task, six steps a task: 0.9 before the switch, 0.2 right after it, back to 0.7, and then 0.1 lower in the last steps.
+FALLEN = np.array([0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.6, 0.2, 0.5, 0.7, 0.6, 0.6])
+TWO = np.stack([FALLEN, [np.nan] * 6 + [0.5] * 6], -1)
+AT = np.repeat([0, 1], 6)
+
+
+def test_a_fall_and_what_comes_back_by_hand() -> None:
+    one = np.stack([TWO, 0.5 * TWO])
+    assert falls(one, AT, 2)[:, 0].tolist() == pytest.approx([[70, 35], [50, 25]])  # steps 7 and 8, then up to step 10
+    assert falls(one, AT, 2, late=2)[:, 0, 0].tolist() == pytest.approx([-30, 10])  # 0.2, then 0.5 and 0.7, then 0.6
+    assert dip(one, AT)[:, 0, 0].tolist() == pytest.approx([70 + 30, 50 - 10])
+    still = np.full((3, 18, 3), 0.8)
+    assert np.abs(dip(still, np.repeat([0, 1, 2], 6))).max() < 1e-9 and dip(still, np.repeat([0, 1, 2], 6)).shape == (2, 2, 3)
+
+
+def test_a_steady_decline_is_no_gap() -> None:
+    """It falls as much later as right after the switch, and noise alone gives as much of both."""
+    line = np.linspace(1, 0, 300)
+    curve = np.stack([line, np.where(np.arange(300) < 150, np.nan, 0.5)], -1)[None]
+    assert np.abs(dip(curve, np.repeat([0, 1], 150))).max() < 1e-9
+    noise = np.clip(0.7 + 0.05 * np.random.default_rng(0).standard_normal((40, 300, 2)), 0, 1)
+    fallen, back = dip(noise, np.repeat([0, 1], 150)).mean(1)
+    for values in (fallen, back):
+        mean, half = metrics.interval(values)
+        assert abs(mean) < 1.5 * half, "no dip where there is none"
+
+
+def test_a_verdict_needs_its_seeds() -> None:
+    near = np.array([-1.0, 0.0, 1.0])
+    assert verdict(near, near) == "no fall can be told"
+    assert verdict(40 + near, 35 - near).endswith("more than half")
+    assert verdict(40 + near, 3 + near).endswith("less than half")
+    assert verdict(40 + near, 20 + near).endswith("how much cannot be told")
+
+
+def test_every_memory_holds_as_much_in_the_end() -> None:
+    book = streams.GAP.sizes["book"]
+    for stream, classes in (("permuted", 10 * book.tasks), ("split", 10)):
+        entries = streams.told(stream)
+        assert entries["GEM"].method.size * classes == streams.SAMPLES["size"]  # type: ignore[attr-defined]
+        assert {entries[k].method.size for k in ("ER", "DER++", "CLS-ER", "A-GEM")} == {200}  # type: ignore[attr-defined]
+    assert {e.tuned[0].name for k, e in (streams.TOLD | streams.ONLINE).items() if k != "ridge"} == {"lr"}
+    detectors = [k for k in streams.ONLINE if streams.is_detector(k)]
+    assert {k.replace("detector", "clock") for k in detectors} <= set(streams.ONLINE), "each has its clock"
+    assert {k.replace("detector", "clock") for k in streams.CLASSES if streams.is_detector(k)} <= set(streams.CLASSES)
 
 
 def test_the_experiments_choose_on_held_out_images_and_measure_at_every_step(
@@ -347,19 +444,46 @@ def test_the_experiments_choose_on_held_out_images_and_measure_at_every_step(
     assert curve.shape == (2, 40, 2) and steps[:, 1].tolist() == [*range(1, 41)]
     assert gap.ours["split: ER: min"] == pytest.approx(100 * curve[:, 20:, 0].min(1), abs=1e-4)
     assert gap.ours["split: ER: final"] == pytest.approx(100 * curve[:, -1].mean(1), abs=1e-4), "the test set is small enough"
-    assert len(gap.arrays["search/split: ER: lam"]) >= 3
+    for field in ("lr", "lam"):
+        assert len(gap.arrays[f"search/split: ER: {field}"]) >= 3
+    chosen = streams.best(gap, "split: ER", "lr")
+    scores = {value: score for value, score, _ in gap.arrays["search/split: ER: lr"]}
+    assert scores[chosen] == max(scores.values())
+    assert gap.arrays["curve/split: ER, half the rate"].shape == curve.shape
+    mean, half = metrics.interval(dip(curve, steps[:, 0])[0].mean(0))
+    assert gap.ours["split: ER: fall at a switch, lower end"] == pytest.approx(mean - half, abs=1e-3)
 
     monkeypatch.setattr(streams, "ONLINE", {k: streams.ONLINE[k] for k in ("fine-tuning", "EWC, detector")})
     monkeypatch.setattr(streams, "WIDE", ("fine-tuning",))
     monkeypatch.setattr(streams, "CLASSES", ("fine-tuning",))
     monkeypatch.setattr(streams, "STREAMS", ("permuted",))
     found = reproduce("streams", "quick", tmp_path, progress=False, quiet=True)
-    assert found.arrays["losses/permuted: 0.5"].shape == (2, 40)
+    assert found.arrays["losses/permuted: 0.5: EWC, detector"].shape == (2, 40)
+    assert found.arrays["losses/search: permuted: EWC, detector"].shape == (2, 40), "one stream a trial, and two trials"
     data = clbook.load("digits").subset(None, 40)
     own = clbook.blurred(clbook.permuted(data, 2), 0.5, n=200, seed=streams.OF_STREAM + 1)
     net = clbook.mlp(64, 10, (20,))
     how = {"epochs": 1, "batch_size": 10, "optimizer": "sgd", "lr": 0.1, "net": net, "device": "cpu", "progress": False}
-    again = clbook.run(own, Finetune(), [1], **how)
+    rate = {"lr": streams.best(found, "permuted: fine-tuning", "lr")}
+    again = clbook.run(own, Finetune(), [1], **how | rate)
     assert found.ours["permuted: 0.5: fine-tuning: final"][1] == pytest.approx(100 * again.R[0, -1].mean())
     first = float(net.loss(net.init(1), own.batch(0, torch.arange(10))))
-    assert found.arrays["losses/permuted: 0.5"][1, 0] == pytest.approx(first, rel=1e-5), "the loss before the step"
+    assert found.arrays["losses/permuted: 0.5: EWC, detector"][1, 0] == pytest.approx(first, rel=1e-5), (
+        "the loss before the step"
+    )
+
+
+def test_a_trial_is_the_mean_of_streams_of_its_own(tmp_path: Path) -> None:
+    """Two runs on two streams, none of which any other trial or any run that is shown has; and to listen changes nothing."""
+    sizes = dataclasses.replace(streams.BLURRED.sizes["quick"], trials=2)
+    s = streams.Setting(sizes, clbook.load("digits").subset(None, 40), tmp_path, "cpu", progress=False)
+    seeds = [streams.trial_seeds(s, seed) for seed in streams.SEEDS]
+    assert len({*seeds[0], *seeds[1], *range(sizes.seeds)}) == 4 + sizes.seeds
+    tasks = streams.tasks_of("permuted", s)
+    net, method = streams.net_of(s, tasks), StreamEWC(lam=3.0, window=5, k=0.3)
+    both = streams._stream_trial(s, "a", tasks, method, net, 1000, {"eval_every": None}, 0.5)
+    chosen = streams.Chosen(method, {"eval_every": None}, net, {})
+    for i, seed in enumerate(seeds[0]):
+        alone, heard = streams.listen(s, chosen, tasks, [seed], 0.5)
+        assert np.allclose(both.R[i, -1], alone.R[0, -1]) and heard.shape == (1, 40)
+    assert not np.allclose(both.R[0, -1], both.R[1, -1])

@@ -16,76 +16,125 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from clbook import methods as m
 from clbook import metrics, plots
 from clbook.checks import Count, Share
 from clbook.lab.provenance import concat
 from clbook.lab.report import Arrays, Computed, Experiment, Reference, Report, Seeds, Setting, Values, arguments, with_values
-from clbook.lab.search import Tuned
+from clbook.lab.search import SEEDS, Tuned
 from clbook.loop import Training, run
 from clbook.method import Method, Rng, State
 from clbook.methods import online
 from clbook.methods.detector import changes
+from clbook.methods.fixed import features
 from clbook.net import Net, mlp
 from clbook.result import Result
-from clbook.scenarios import Batch, Scenario, blurred, permuted, split
+from clbook.scenarios import Batch, Scenario, Task, blurred, permuted, split
 
 STREAMS = ("permuted", "split")  # domain-incremental, and class-incremental
 OF_STREAM = 100  # a run of seed s gets the stream of seed 100 + s; the detector was set on that of seed 0
 HELD_OUT = 0.02  # the share of the training data on which values are chosen
+FEATURES = (500,)  # one random layer, for sums over features that never change
+
+
+@dataclass(frozen=True)
+class StreamCLSER(m.CLSER, online.StreamER):
+    """CLS-ER with a reservoir: its loss is that of StreamER, whatever has gone by, and the pull of the memories."""
+
+
+@dataclass(frozen=True)
+class StreamRidge(m.Ridge):
+    """Ridge regression on features that never change, whose sums take in every batch as it comes.
+
+    The classifier is solved for when it is asked, so nothing waits for the end of a task.
+    """
+
+    def after_task(self, net: Net, theta: Tensor, state: State, task: Task, rng: Rng) -> State:
+        return state
+
+    def observe(self, net: Net, theta: Tensor, state: State, scenario: Scenario, batch: Batch, rng: Rng) -> State:
+        phi, Y = features(net, theta, batch.x).double(), nn.functional.one_hot(batch.y, net.n_outputs)
+        return state | {"n": state["n"] + Y.sum(0), "S": state["S"] + phi.T @ Y.to(phi), "G": state["G"] + phi.T @ phi}
+
+    def predict(self, net: Net, theta: Tensor, state: State, batch: Batch) -> Tensor:
+        W, b = self.classifier(state)
+        return features(net, theta, batch.x) @ W.to(theta) + b.to(theta)
 
 
 class Entry(NamedTuple):
-    """A method and what is searched: a field of its own, or lr."""
+    """A method, what is searched of it (a field of its own, or lr), and its hidden layers where they are not those of all."""
 
     method: Method
     tuned: tuple[Tuned, ...] = ()
+    hidden: tuple[int, ...] = ()
 
 
 def _lam(*start: float, factor: float = 10.0) -> Tuned:
     return Tuned("lam", start, factor)
 
 
+RATE = Tuned("lr", (0.03, 0.1, 0.3), 3.0)  # of every method, before its strength
 EWC, MAS, SI = _lam(1.0, 10.0, 100.0), _lam(0.01, 0.1, 1.0), _lam(1.0, 10.0, 100.0)
-LWF, REPLAY, DARK = _lam(0.3, 1.0, 3.0, factor=3.0), _lam(0.3, 1.0, 3.0, factor=3.0), Tuned("alpha", (0.1, 0.3, 1.0), 3.0)
-RATE = Tuned("lr", (0.01, 0.03, 0.1), 3.0)
+L2, RWALK, RIDGE = _lam(0.001, 0.01, 0.1), _lam(0.1, 1.0, 10.0), _lam(0.1, 1.0, 10.0)
+LWF, REPLAY = _lam(0.3, 1.0, 3.0, factor=3.0), _lam(0.3, 1.0, 3.0, factor=3.0)
+ALPHA, BETA = Tuned("alpha", (0.1, 0.3, 1.0), 3.0), Tuned("beta", (0.15, 0.5, 1.5), 3.0)
+SLOW = Tuned("slow", (0.9, 0.97, 0.99), 3.0, most=0.9999, complement=True)
+MARGIN = Tuned("margin", (0.0, 0.5, 1.0), 2.0)
+SAMPLES: dict[str, Any] = {"size": 200, "buffer": "reservoir"}
+CLOCK = 50  # batches
+WINDOW = 60  # batches from the start of a transition in which an alarm is no false one, however wide the transition is
+PER_CLASS = {"permuted": 4, "split": 20}  # GEM's samples of each class and task: 200 in the end
 
 TOLD = {
-    "fine-tuning": Entry(m.Finetune()),
-    "EWC": Entry(m.EWC(lam=1.0, n_samples=200), (EWC,)),
-    "MAS": Entry(m.MAS(lam=1.0, n_samples=200), (MAS,)),
-    "SI": Entry(m.SI(lam=1.0), (SI,)),
-    "LwF": Entry(m.LwF(lam=1.0), (LWF,)),
-    "ER": Entry(m.ER(size=200, buffer="reservoir"), (REPLAY,)),
-    "DER++": Entry(m.DERpp(size=200), (DARK,)),
-    "A-GEM": Entry(m.AGEM(size=200, buffer="reservoir")),
-    "all tasks so far": Entry(m.Cumulative()),
+    "fine-tuning": Entry(m.Finetune(), (RATE,)),
+    "EWC": Entry(m.EWC(lam=10.0, n_samples=200), (RATE, EWC)),
+    "online EWC": Entry(m.EWC(lam=10.0, n_samples=200, carry="online", gamma=0.9), (RATE, EWC)),
+    "MAS": Entry(m.MAS(lam=0.1, n_samples=200), (RATE, MAS)),
+    "SI": Entry(m.SI(lam=10.0), (RATE, SI)),
+    "L2": Entry(m.L2(lam=0.01), (RATE, L2)),
+    "RWalk": Entry(m.RWalk(lam=1.0), (RATE, RWALK)),
+    "LwF": Entry(m.LwF(lam=1.0), (RATE, LWF)),
+    "ER": Entry(m.ER(**SAMPLES), (RATE, REPLAY)),
+    "DER++": Entry(m.DERpp(size=200, alpha=0.3), (RATE, ALPHA, BETA)),
+    "CLS-ER": Entry(m.CLSER(**SAMPLES, fast=0.9, slow=0.97), (RATE, SLOW)),
+    "A-GEM": Entry(m.AGEM(**SAMPLES), (RATE,)),
+    "GEM": Entry(m.GEM(), (RATE, MARGIN)),
+    "all tasks so far": Entry(m.Cumulative(), (RATE,)),
 }
+HALVED = ("ER", "DER++")  # measured once more with half the learning rate
+DRAWN = ("fine-tuning", "EWC", "MAS", "LwF", "ER", "DER++", "CLS-ER", "A-GEM", "all tasks so far")
 ONLINE = {
-    "fine-tuning": Entry(m.Finetune()),
-    "fine-tuning, own rate": Entry(m.Finetune(), (RATE,)),
-    "EWC, told": Entry(m.EWC(lam=1.0, n_samples=200), (EWC,)),
-    "EWC, detector": Entry(online.StreamEWC(lam=1.0), (EWC,)),
-    "EWC, clock": Entry(online.StreamEWC(lam=1.0, every=50), (EWC,)),
-    "MAS, told": Entry(m.MAS(lam=1.0, n_samples=200), (MAS,)),
-    "MAS, detector": Entry(online.StreamMAS(lam=1.0), (MAS,)),
-    "SI, told": Entry(m.SI(lam=1.0), (SI,)),
-    "SI, detector": Entry(online.StreamSI(lam=1.0), (SI,)),
-    "LwF, told": Entry(m.LwF(lam=1.0), (LWF,)),
-    "LwF, detector": Entry(online.ChangeLwF(lam=1.0), (LWF,)),
-    "LwF, slow teacher": Entry(online.StreamLwF(lam=1.0), (LWF,)),
-    "ER": Entry(online.StreamER(), (REPLAY,)),
-    "DER++": Entry(online.StreamDERpp(), (DARK,)),
-    "A-GEM": Entry(online.StreamAGEM()),
-    "shuffled": Entry(m.Joint()),
+    "fine-tuning": Entry(m.Finetune(), (RATE,)),
+    "EWC, told": Entry(m.EWC(lam=10.0, n_samples=200), (RATE, EWC)),
+    "EWC, detector": Entry(online.StreamEWC(lam=10.0), (RATE, EWC)),
+    "EWC, clock": Entry(online.StreamEWC(lam=10.0, every=CLOCK), (RATE, EWC)),
+    "MAS, told": Entry(m.MAS(lam=0.1, n_samples=200), (RATE, MAS)),
+    "MAS, detector": Entry(online.StreamMAS(lam=0.1), (RATE, MAS)),
+    "MAS, clock": Entry(online.StreamMAS(lam=0.1, every=CLOCK), (RATE, MAS)),
+    "SI, told": Entry(m.SI(lam=10.0), (RATE, SI)),
+    "SI, detector": Entry(online.StreamSI(lam=10.0), (RATE, SI)),
+    "SI, clock": Entry(online.StreamSI(lam=10.0, every=CLOCK), (RATE, SI)),
+    "LwF, told": Entry(m.LwF(lam=1.0), (RATE, LWF)),
+    "LwF, detector": Entry(online.ChangeLwF(lam=1.0), (RATE, LWF)),
+    "LwF, clock": Entry(online.ChangeLwF(lam=1.0, every=CLOCK), (RATE, LWF)),
+    "LwF, slow teacher": Entry(online.StreamLwF(lam=1.0), (RATE, LWF)),
+    "ER": Entry(online.StreamER(), (RATE, REPLAY)),
+    "DER++": Entry(online.StreamDERpp(alpha=0.3), (RATE, ALPHA)),
+    "CLS-ER": Entry(StreamCLSER(**SAMPLES, fast=0.9, slow=0.97), (RATE, SLOW)),
+    "A-GEM": Entry(online.StreamAGEM(), (RATE,)),
+    "ridge": Entry(StreamRidge(), (RIDGE,), FEATURES),
+    "shuffled": Entry(m.Joint(), (RATE,)),
 }
+HEARD = "EWC, detector"  # the detector whose alarms are counted at every width
 CLASSES = (  # those that are tried where new classes come: springs are known not to work there, told or not
-    "fine-tuning", "EWC, told", "EWC, detector", "SI, detector", "LwF, told", "LwF, detector", "LwF, slow teacher",
-    "ER", "DER++", "A-GEM", "shuffled",
+    "fine-tuning", "EWC, told", "EWC, detector", "EWC, clock", "SI, detector", "SI, clock", "LwF, told", "LwF, detector",
+    "LwF, clock", "LwF, slow teacher", "ER", "DER++", "CLS-ER", "A-GEM", "ridge", "shuffled",
 )  # fmt: skip
-WIDE = ("fine-tuning", "EWC, told", "EWC, detector", "EWC, clock")  # those that are tried at every width, on permuted images
+WIDE = (  # those that are tried at every width, on permuted images
+    "fine-tuning", "EWC, told", "EWC, detector", "EWC, clock", "LwF, detector", "LwF, clock", "DER++",
+)  # fmt: skip
 
 
 def labels_of(stream: str, first: bool) -> tuple[str, ...]:
@@ -97,7 +146,10 @@ def labels_of(stream: str, first: bool) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes(Training):
-    """The tasks and the network; `n` samples of each task make a stream, `widths` its transitions, searched at the first."""
+    """The tasks and the network; `n` samples of each task make a stream, `widths` its transitions, searched at the first.
+
+    A trial of the search is the mean of `trials` streams of its own.
+    """
 
     seeds: Count
     tasks: Count
@@ -105,6 +157,7 @@ class Sizes(Training):
     n_test: Count
     hidden: tuple[Count, ...]
     widths: tuple[Share, ...] = (0.5,)
+    trials: Count = 1
     searched: bool = True
     data: str = "mnist"
 
@@ -117,29 +170,46 @@ def tasks_of(stream: str, s: Setting) -> Scenario:
     return split(data.subset(None, sizes.tasks * sizes.n_test), sizes.tasks, kind="class")
 
 
-def net_of(s: Setting, scenario: Scenario) -> Net:
-    return mlp(s.data.x.shape[1], scenario.n_outputs, s.sizes.hidden)
+def net_of(s: Setting, scenario: Scenario, hidden: tuple[int, ...] = ()) -> Net:
+    return mlp(s.data.x.shape[1], scenario.n_outputs, hidden or s.sizes.hidden)
 
 
 def part_of(stream: str, label: str) -> str:
     return re.sub("[ :]+", "-", f"{stream}-{label}").replace(",", "").replace("+", "p")
 
 
+class Chosen(NamedTuple):
+    """A method with the values that were chosen for it, what goes to its training, and what was tried."""
+
+    method: Method
+    how: dict[str, Any]
+    net: Net
+    tried: Arrays
+
+
 def _chosen(
     s: Setting, stream: str, tasks: Scenario, entries: dict[str, Entry], trial: Callable[..., Result]
-) -> dict[str, tuple[Method, dict[str, Any], Arrays]]:
-    """Each method with what was searched of it, what goes to its training, and what was tried."""
+) -> dict[str, Chosen]:
+    """Search every method's values on held-out images."""
     found = {}
     for label, entry in entries.items():
+        net = net_of(s, tasks, entry.hidden)
 
-        def train(part: str, held: Scenario, values: Values, seeds: Seeds, entry: Entry = entry) -> Result:
+        def train(part: str, held: Scenario, values: Values, seeds: Seeds, entry: Entry = entry, net: Net = net) -> Result:
             method, how = with_values(entry.method, values)
             (seed,) = seeds or ()
-            return trial(s, part_of("search", part), held, method, seed, how)
+            return trial(s, part_of("search", part), held, method, net, seed, how | {"eval_every": None})
 
         values, tried = s.search(f"{stream}: {label}", tasks, entry.tuned, train, share=HELD_OUT)
-        found[label] = (*with_values(entry.method, values), tried)
+        method, how = with_values(entry.method, values)
+        found[label] = Chosen(method, how | {"on_divergence": "nan"}, net, tried)
     return found
+
+
+def best(report: Report, name: str, field: str) -> float:
+    """The value that a search chose, such as best(report, "split: ER", "lam")."""
+    table = report.arrays[f"search/{name}: {field}"]
+    return float(table[table[:, 1].argmax(), 0])
 
 
 def anytime(result: Result) -> dict[str, np.ndarray]:
@@ -157,34 +227,88 @@ def anytime(result: Result) -> dict[str, np.ndarray]:
 # the stability gap -----------------------------------------------------------------------------------------------------
 
 
+LOOK = 50  # steps after a switch in which the lowest point is looked for; at most a third of a task
+
+
+def told(stream: str) -> dict[str, Entry]:
+    """The methods at every step, each memory with the same number of samples in the end."""
+    gem = {"GEM": TOLD["GEM"]._replace(method=m.GEM(size=PER_CLASS[stream]))} if "GEM" in TOLD else {}
+    return TOLD | gem
+
+
 def compute_gap(s: Setting) -> Computed:
-    """Choose each strength by the average at the end, then measure every seed after every step."""
+    """Choose rate and strength by the average at the end, then measure every seed after every step."""
     arrays: dict[str, np.ndarray] = {}
     runs: list[Result] = []
     ours: dict[str, np.ndarray] = {}
     for stream in STREAMS:
         tasks = tasks_of(stream, s)
-        for label, (chosen, how, tried) in _chosen(s, stream, tasks, TOLD, _gap_trial).items():
-            result = s.train(part_of(stream, label), tasks, chosen, net_of(s, tasks), **how)
-            runs.append(result)
-            arrays |= tried | {f"curve/{stream}: {label}": result.curve.astype(np.float32)}
-            arrays[f"steps/{stream}"] = result.curve_steps
-            ours |= {f"{stream}: {label}: {name}": values for name, values in anytime(result).items()}
+        for label, chosen in _chosen(s, stream, tasks, told(stream), _gap_trial).items():
+            arrays |= chosen.tried
+            half = {"lr": chosen.how.get("lr", s.sizes.lr) / 2}
+            for name, more in {label: {}, f"{label}, half the rate": half}.items():
+                if more and label not in HALVED:
+                    continue
+                result = s.train(part_of(stream, name), tasks, chosen.method, chosen.net, **chosen.how | more)
+                runs.append(result)
+                arrays[f"curve/{stream}: {name}"] = result.curve.astype(np.float32)
+                arrays[f"steps/{stream}"] = result.curve_steps
+                net_fall, _ = dip(result.curve, result.curve_steps[:, 0])
+                values = anytime(result) | {"fall at a switch, lower end": _lower(net_fall.mean(0))}
+                ours |= {f"{stream}: {name}: {key}": value for key, value in values.items()}
     return Computed({}, arrays, ours, tuple(runs))
 
 
-def _gap_trial(s: Setting, part: str, held: Scenario, method: Method, seed: int, how: dict[str, Any]) -> Result:
-    how = how | {"eval_every": None, "on_divergence": "nan"}
-    return s.train(part, held, method, net_of(s, held), [seed], **how)
+def _gap_trial(s: Setting, part: str, held: Scenario, method: Method, net: Net, seed: int, how: dict[str, Any]) -> Result:
+    return s.train(part, held, method, net, [seed], **how, on_divergence="nan")
+
+
+def _lower(values: np.ndarray) -> np.ndarray:
+    """The lower end of the 95 % interval, as one number [1]."""
+    mean, half = metrics.interval(values)
+    return np.array([mean - half])
+
+
+def falls(curve: np.ndarray, trained: np.ndarray, look: int, late: int = 0) -> np.ndarray:
+    """How far the old tasks fall and how far they come back in a curve [seeds, E, T], in points [2, T - 1, seeds].
+
+    For each switch: their average before the step, minus its lowest in `look` steps from `late` steps after the switch on;
+    and its highest from there to the end of 2 look steps, minus that lowest.
+    """
+    found = []
+    for k in range(1, curve.shape[2]):
+        start = int((trained < k).sum()) + late
+        old = 100 * curve[:, start - 1 : start + 2 * look, :k].mean(-1)  # [seeds, steps], the first is before the step
+        low = old[:, 1 : 1 + look].argmin(1) + 1
+        lowest = old[:, 1 : 1 + look].min(1)
+        back = np.array([row[i:].max() for row, i in zip(old, low, strict=True)])
+        found.append([old[:, 0] - lowest, back - lowest])
+    return np.moveaxis(np.array(found), 0, 1)
+
+
+def dip(curve: np.ndarray, trained: np.ndarray) -> np.ndarray:
+    """What of `falls` is due to the switch: minus the same, LOOK steps later, where no task changes [2, T - 1, seeds]."""
+    look = min(LOOK, int((trained == 0).sum()) // 3)
+    return falls(curve, trained, look) - falls(curve, trained, look, late=look)
+
+
+def verdict(fallen: np.ndarray, back: np.ndarray) -> str:
+    """Whether old tasks fall at a switch, and whether more than half of it comes back, as far as the seeds [seeds] can tell."""
+    mean, half = metrics.interval(fallen)
+    if not mean > half:
+        return "no fall can be told"
+    more, half = metrics.interval(back - fallen / 2)
+    how_much = "more than half" if more > half else "less than half" if more < -half else "how much cannot be told"
+    return f"falls; comes back: {how_much}"
 
 
 def draw_gap(report: Report, figure: Figure | None = None) -> Figure:
-    """Accuracy on the first task over all steps, for every method: one panel a stream."""
+    """Accuracy on the first task over all steps, for the methods of DRAWN: one panel a stream."""
     figure = Figure(figsize=(7, 7), layout="constrained") if figure is None else figure
     axes = figure.subplots(2, 1, sharex=True)
     for ax, stream in zip(axes, STREAMS, strict=True):
         steps = report.arrays[f"steps/{stream}"][:, 1]
-        for i, label in enumerate(TOLD):
+        for i, label in enumerate(name for name in DRAWN if name in TOLD):
             mean, half = metrics.interval(100 * report.arrays[f"curve/{stream}: {label}"][:, :, 0])
             colour = plots.colour(label)
             ax.plot(steps, mean, ("-", "--", ":")[i % 3], color=colour, label=label, linewidth=1.2)
@@ -198,67 +322,102 @@ def draw_gap(report: Report, figure: Figure | None = None) -> Figure:
 # streams ---------------------------------------------------------------------------------------------------------------
 
 
-class Listening(online.StreamEWC):
-    """StreamEWC that writes down the loss of every batch that comes in; `heard` is emptied before a run."""
+def listening(method: Method) -> tuple[Method, list[float]]:
+    """The same method, and a list to which it adds the loss of every batch that comes in."""
+    heard: list[float] = []
 
-    stacks = False
-    heard: list[float]
+    class Listening(type(method)):  # type: ignore[misc]
+        stacks = False
 
-    def observe(self, net: Net, theta: Tensor, state: State, scenario: Scenario, batch: Batch, rng: Rng) -> State:
-        with torch.no_grad():
-            self.heard.append(float(net.loss(theta, batch)))
-        return super().observe(net, theta, state, scenario, batch, rng)
+        def observe(self, net: Net, theta: Tensor, state: State, scenario: Scenario, batch: Batch, rng: Rng) -> State:
+            with torch.no_grad():
+                heard.append(float(net.loss(theta, batch)))
+            observed: State = super().observe(net, theta, state, scenario, batch, rng)
+            return observed
 
-
-def listen(s: Setting, method: online.StreamEWC, stream: Scenario, seed: int) -> np.ndarray:
-    """The losses of all batches of a run with EWC and its detector [N]."""
-    listening = Listening(**vars(method))
-    vars(listening)["heard"] = heard = list[float]()
-    place: dict[str, Any] = {"device": s.device, "progress": s.progress, "net": net_of(s, stream)}
-    run(stream, listening, [seed], **arguments(s.sizes) | {"eval_every": None}, **place)
-    return np.array(heard)
+    return Listening(**vars(method)), heard
 
 
-def judged(marks: Sequence[int], middles: Sequence[float], half: float, window: int) -> tuple[int, int, list[float]]:
+def listen(s: Setting, chosen: Chosen, tasks: Scenario, seeds: Sequence[int], width: float) -> tuple[Result, np.ndarray]:
+    """Runs on their own streams, and the losses of all batches as they come in [runs, N]."""
+    place: dict[str, Any] = {"device": s.device, "progress": s.progress, "net": chosen.net}
+    results, losses = [], []
+    for seed in seeds:
+        method, heard = listening(chosen.method)
+        stream = stream_of(s, tasks, seed, width)
+        results.append(run(stream, method, [seed], **arguments(s.sizes) | chosen.how | place))
+        losses.append(np.array(heard))
+    return concat(results), np.stack(losses)
+
+
+def judged(marks: Sequence[int], starts: Sequence[float], window: int) -> tuple[int, int, list[float]]:
     """How many transitions were found, how many alarms were false, and the delay of each one found, in batches.
 
-    A transition counts as found by the first mark from its beginning, middle - half, to a window past its end; each
-    further mark in it, and each mark elsewhere, is false. The delay counts from the middle, so it may be negative.
+    A transition counts as found by the first mark in the `window` batches from its start on, however wide it is; every other
+    mark is false.
     """
-    left, delays = list(marks), []
-    for middle in middles:
-        inside = [i for i in left if middle - half <= i <= middle + half + window]
-        if inside:
-            delays.append(inside[0] - middle)
-            left.remove(inside[0])
-    return len(delays), len(left), delays
+    delays = []
+    for start in starts:
+        inside = [i for i in marks if start <= i <= start + window]
+        delays += [inside[0] - start] if inside else []
+    return len(delays), len(marks) - len(delays), delays
+
+
+def by_clock(every: int, starts: Sequence[float], window: int, batches: int) -> float:
+    """How many transitions a blind alarm every so many batches finds, a mean over its phases."""
+    return float(np.mean([judged(range(phase, batches, every), starts, window)[0] for phase in range(every)]))
+
+
+def by_chance(alarms: int, starts: Sequence[float], window: int, batches: int) -> float:
+    """How many transitions so many alarms at random moments find, in the mean."""
+    inside = [sum(start <= i <= start + window for i in range(batches)) / batches for start in starts]
+    return sum(1 - (1 - share) ** alarms for share in inside)
+
+
+def is_detector(label: str) -> bool:
+    return label.endswith(", detector")
+
+
+def trial_seeds(s: Setting, seed: int) -> list[int]:
+    """The runs of one trial of the search, each with its own stream."""
+    return [seed + len(SEEDS) * i for i in range(s.sizes.trials)]
+
+
+def _stream_trial(
+    s: Setting, part: str, held: Scenario, method: Method, net: Net, seed: int, how: dict[str, Any], width: float
+) -> Result:
+    chosen = Chosen(method, how | {"on_divergence": "nan"}, net, {})
+    return concat([one(s, part, held, chosen, each, width) for each in trial_seeds(s, seed)])
 
 
 def compute_streams(s: Setting) -> Computed:
-    """Choose each strength at the first width on a stream of its own, then run every seed on its own stream."""
+    """Choose rate and strength at the first width on streams of their own, then run every seed on its own stream."""
     arrays: dict[str, np.ndarray] = {}
     runs: list[Result] = []
     ours: dict[str, np.ndarray] = {}
+    seeds, first = range(s.sizes.seeds), s.sizes.widths[0]
     for name in STREAMS:
         tasks = tasks_of(name, s)
         entries = {label: ONLINE[label] for label in labels_of(name, first=True)}
-        chosen = _chosen(s, name, tasks, entries, partial(one, width=s.sizes.widths[0]))
-        for _, _, tried in chosen.values():
-            arrays |= tried
+        found = _chosen(s, name, tasks, entries, partial(_stream_trial, width=first))
+        held = tasks.held_out(HELD_OUT)
+        for label, chosen in found.items():
+            arrays |= chosen.tried
+            if is_detector(label):  # so that one can see whether it fired where its strength was chosen
+                own = [each for seed in SEEDS for each in trial_seeds(s, seed)]
+                arrays[f"losses/search: {name}: {label}"] = listen(s, chosen, held, own, first)[1]
         for width in s.sizes.widths:
-            for label in labels_of(name, first=width == s.sizes.widths[0]):
-                method, how, _ = chosen[label]
-                part = part_of(name, label)
-                result = concat([one(s, part, tasks, method, seed, how, width) for seed in range(s.sizes.seeds)])
+            for label in labels_of(name, first=width == first):
+                if is_detector(label):
+                    result, arrays[f"losses/{name}: {width:g}: {label}"] = listen(s, found[label], tasks, seeds, width)
+                else:
+                    result = concat([one(s, part_of(name, label), tasks, found[label], seed, width) for seed in seeds])
                 runs.append(result)
                 arrays[f"curve/{name}: {width:g}: {label}"] = result.curve.astype(np.float32)
                 arrays[f"steps/{name}"] = result.curve_steps
                 ours |= {f"{name}: {width:g}: {label}: {k}": v for k, v in anytime(result).items()}
-            method = chosen["EWC, detector"][0]
-            assert isinstance(method, online.StreamEWC)
-            arrays[f"losses/{name}: {width:g}"] = np.stack(
-                [listen(s, method, stream_of(s, tasks, seed, width), seed) for seed in range(s.sizes.seeds)]
-            )
+            if f"losses/{name}: {width:g}: {HEARD}" not in arrays and HEARD in found:
+                arrays[f"losses/{name}: {width:g}: {HEARD}"] = listen(s, found[HEARD], tasks, seeds, width)[1]
     return Computed({}, arrays, ours, tuple(runs))
 
 
@@ -266,18 +425,17 @@ def stream_of(s: Setting, tasks: Scenario, seed: int, width: float) -> Scenario:
     return blurred(tasks, width, n=s.sizes.n, seed=OF_STREAM + seed)
 
 
-def one(s: Setting, part: str, tasks: Scenario, method: Method, seed: int, how: dict[str, Any], width: float) -> Result:
+def one(s: Setting, part: str, tasks: Scenario, chosen: Chosen, seed: int, width: float) -> Result:
     """One run on its own stream."""
     stream = stream_of(s, tasks, seed, width)
-    return s.train(f"{part}-{width:g}-{seed}", stream, method, net_of(s, stream), [seed], **how, on_divergence="nan")
+    return s.train(f"{part}-{width:g}-{seed}", stream, chosen.method, chosen.net, [seed], **chosen.how)
 
 
-def marks_of(report: Report, stream: str, width: float) -> list[list[int]]:
-    """The batches at which the detector saw a change, for each seed."""
-    method = ONLINE["EWC, detector"].method
-    assert isinstance(method, online.StreamEWC)
-    losses = torch.from_numpy(report.arrays[f"losses/{stream}: {width:g}"])
-    return [changes(series, method.window, method.k) for series in losses]
+def marks_of(report: Report, what: str, label: str = HEARD) -> list[list[int]]:
+    """The batches at which a detector saw a change in each run of `what`, such as "permuted: 0.5" or "search: split"."""
+    method = ONLINE[label].method
+    assert isinstance(method, online.Unannounced)
+    return [changes(torch.from_numpy(row), method.window, method.k) for row in report.arrays[f"losses/{what}: {label}"]]
 
 
 def draw_streams(report: Report, figure: Figure | None = None) -> Figure:
@@ -287,12 +445,12 @@ def draw_streams(report: Report, figure: Figure | None = None) -> Figure:
     widths, each = sorted(sizes["widths"]), sizes["n"] / sizes["batch_size"]
     axes = np.atleast_1d(figure.subplots(len(widths), 1, sharex=True, sharey=True))
     for ax, width in zip(axes, widths, strict=True):
-        losses = report.arrays[f"losses/permuted: {width:g}"][0]
+        losses = report.arrays[f"losses/permuted: {width:g}: {HEARD}"][0]
         ax.plot(losses, color="#888888", linewidth=0.5)
         for k in range(1, sizes["tasks"]):
             half = max(width * each / 2, 1)
             ax.axvspan(k * each - half, k * each + half, color=plots.colour("EWC"), alpha=0.2, linewidth=0)
-        for mark in marks_of(report, "permuted", width)[0]:
+        for mark in marks_of(report, f"permuted: {width:g}")[0]:
             ax.axvline(mark, color=plots.colour("ER"), linewidth=1.5)
         ax.set(ylabel="loss", title=f"width {width:g}")
     axes[-1].set_xlabel("batches of ten")
@@ -308,7 +466,9 @@ GAP = Experiment(
     title="The stability gap: accuracy on old tasks, measured after every step",
     source="after De Lange et al. 2023 (arXiv:2205.13452), whose networks, data and steps are larger",
     reference={
-        "split: ER: min": Reference("<=", 50.0, "shape: replay, too, loses much for a moment"),
+        f"{stream}: {label}: fall at a switch, lower end": Reference(">=", 0.0, "shape: replay, too, falls at a switch")
+        for stream in STREAMS
+        for label in ("ER", "DER++")
     },
     sizes={
         "quick": Sizes(**SGD, **SMALL, steps=20, batch_size=16, eval_every=1),
@@ -318,7 +478,8 @@ GAP = Experiment(
     compute=compute_gap,
     draw=draw_gap,
     notes="curve/...: accuracy on each task after every step [seeds, steps, tasks]; steps/...: task in training, steps done; "
-    "search/...: value, average accuracy at the end on held-out images, number of seeds.",
+    "search/...: value, average accuracy at the end on held-out images, number of seeds. The reference is about the lower end "
+    "of a 95 % interval: of the fall at a switch beyond that LOOK steps later.",
 )
 BLURRED = Experiment(
     name="streams",
@@ -335,11 +496,15 @@ BLURRED = Experiment(
             batch_size=10,
             eval_every=25,
             widths=(0.5, 0.0, 1.0),
+            trials=2,
         ),
-        "paper": Sizes(**SGD | {"lr": 0.05}, **PAPER, epochs=1, batch_size=10, eval_every=25, widths=(0.5, 0.0, 0.25, 1.0)),
+        "paper": Sizes(
+            **SGD | {"lr": 0.05}, **PAPER, epochs=1, batch_size=10, eval_every=25, widths=(0.5, 0.0, 0.25, 1.0), trials=2
+        ),
     },
     compute=compute_streams,
     draw=draw_streams,
     notes="curve/...: accuracy on each task [seeds, points, tasks] at steps/... (segment of the stream, batches); losses/...: "
-    "of each batch as it comes in, with EWC and its detector [seeds, batches]; search/... as in the other experiments.",
+    "of each batch as it comes in, with a detector [seeds, batches], losses/search: ... on the streams where its values were "
+    "chosen; search/...: value, average accuracy at the end over held-out streams, number of trials of `trials` streams each.",
 )
