@@ -281,7 +281,7 @@ def test_dark_replay_keeps_the_outputs_of_the_moment() -> None:
 
 
 def test_sums_over_a_stream_are_those_of_all_samples_at_once() -> None:
-    """Halfway and at the end the answers are those of ridge regression on what has gone by, and nothing waits for a boundary."""
+    """Halfway and at the end the answers are those of ridge regression on what has gone by; nothing waits for a boundary."""
     stream = clbook.blurred(tasks("class"), n=40).to("cpu", D)
     method, net, rng = StreamRidge(lam=0.3), net_for(stream), torch.Generator()
     theta = net.init(0).to(D)
@@ -309,7 +309,8 @@ def test_two_memories_pull_on_replay_from_a_reservoir() -> None:
     state = {"theta_fast": fast, "theta_slow": slow}
     plain = StreamER(lam=2.0).loss(net, theta, {}, batch)
     torch.testing.assert_close(StreamCLSER(lam=2.0, beta=0.0).loss(net, theta, state, batch), plain)
-    assert (old := batch.old) is not None
+    old = batch.old
+    assert old is not None
     outputs = torch.stack([net(t, old.x) for t in (fast, slow)])  # [2, B, C]
     right = outputs.log_softmax(-1).gather(-1, old.y.expand(2, -1)[..., None])[..., 0]
     better = outputs[right.argmax(0), torch.arange(10)]
@@ -378,7 +379,7 @@ def test_what_counts_as_found() -> None:
 
 
 def test_a_blind_clock_and_alarms_at_random_find_their_share() -> None:
-    """A clock of the distance between two starts hits each window in (window + 1) of its phases; random alarms are simulated."""
+    """A clock of the distance between two starts hits each window in window + 1 of its phases; chance is simulated."""
     starts, rng = [112.5, 262.5, 412.5, 562.5], np.random.default_rng(0)
     assert by_clock(150, starts, 60, 750) == pytest.approx(4 * 60 / 150)  # 113 to 172: sixty batches
     assert by_clock(150, [100, 250], 60, 750) == pytest.approx(2 * 61 / 150)
