@@ -379,7 +379,7 @@ def test_what_counts_as_found() -> None:
 
 
 def test_a_blind_clock_and_alarms_at_random_find_their_share() -> None:
-    """A clock of the distance between two starts hits each window in window + 1 of its phases; chance is simulated."""
+    """A clock as slow as the tasks hits each window in (window + 1) of its phases; random alarms are simulated."""
     starts, rng = [112.5, 262.5, 412.5, 562.5], np.random.default_rng(0)
     assert by_clock(150, starts, 60, 750) == pytest.approx(4 * 60 / 150)  # 113 to 172: sixty batches
     assert by_clock(150, [100, 250], 60, 750) == pytest.approx(2 * 61 / 150)
@@ -397,9 +397,9 @@ AT = np.repeat([0, 1], 6)
 
 def test_a_fall_and_what_comes_back_by_hand() -> None:
     one = np.stack([TWO, 0.5 * TWO])
-    np.testing.assert_allclose(falls(one, AT, 2)[:, 0], [[70, 35], [50, 25]])  # steps 7 and 8, then up to step 10
-    assert falls(one, AT, 2, late=2)[:, 0, 0].tolist() == pytest.approx([-30, 10])  # 0.2, then 0.5 and 0.7, then 0.6
-    assert dip(one, AT)[:, 0, 0].tolist() == pytest.approx([70 + 30, 50 - 10])
+    np.testing.assert_allclose(falls(one, AT, 2)[:, 0], [[70, 35], [50, 25]])  # lowest in steps 7 and 8, back by step 10
+    np.testing.assert_allclose(falls(one, AT, 2, late=2)[:, 0, 0], [-30, 20])  # from 0.2 to 0.5, then up to 0.7
+    np.testing.assert_allclose(dip(one, AT)[:, 0, 0], [70 + 30, 50 - 20])
     still = np.full((3, 18, 3), 0.8)
     assert np.abs(dip(still, np.repeat([0, 1, 2], 6))).max() < 1e-9 and dip(still, np.repeat([0, 1, 2], 6)).shape == (2, 2, 3)
 
