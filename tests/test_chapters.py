@@ -449,9 +449,9 @@ def test_the_summary_quotes_streams_long_streams_and_the_language_model() -> Non
     blur, gap, plastic = (experiments.stored(name) for name in ("streams", "stability-gap", "plasticity"))
     shown = lambda values: "{:.1f} ± {:.1f}".format(*clbook.metrics.interval(values))  # noqa: E731
     ends = {k: v.mean() for k, v in blur.ours.items() if k.endswith(": final")}
-    in_percent = [ends[f"permuted: 0.5: {k}: final"] for k in ("DER++", "fine-tuning", "fine-tuning, own rate")]
-    in_percent += [ends[f"split: 0.5: {k}: final"] for k in ("DER++", "fine-tuning", "LwF, slow teacher")]
-    in_percent += [gap.ours[f"split: {k}: {what}"].mean() for k, what in (("ER", "final"), ("ER", "min"), ("DER++", "min"))]
+    in_percent = [ends[f"permuted: 0.5: {k}: final"] for k in ("CLS-ER", "fine-tuning", "ridge")]
+    in_percent += [ends[f"split: 0.5: {k}: final"] for k in ("CLS-ER", "fine-tuning", "ridge", "LwF, detector", "LwF, clock")]
+    in_percent += [gap.ours[f"split: {k}: {what}"].mean() for k in ("DER++", "GEM") for what in ("final", "min")]
     in_percent += [plastic.ours["Adam, weight decay: late"].mean(), plastic.arrays["kept/EWC"].mean()]
     springs = experiments.stored("plasticity-springs")
     ewc, online = "EWC, λ = 10", "online EWC, λ = 10, γ = 0.9"

@@ -392,14 +392,16 @@ def test_the_quiz_on_plasticity_has_the_numbers_of_the_experiment() -> None:
 def test_the_quiz_on_streams_has_the_numbers_of_the_experiments() -> None:
     said, gap, blur = words("streams"), experiments.stored("stability-gap").ours, experiments.stored("streams").ours
     for what, other in (("final", "final"), ("min", "min-ACC")):
-        one, two = (gap[f"split: {k}: {what}"] for k in ("DER++", "ER"))
+        one, two = (gap[f"split: {k}: {what}"] for k in ("DER++", "GEM"))
         assert "{:.1f} ± {:.1f}".format(*np.abs(clbook.metrics.interval(one - two))) in said, other
         assert f"{one.mean():.1f}" in said and f"{two.mean():.1f}" in said
+    moments = [gap[f"split: {k}"].mean() for k in ("DER++: anytime", "GEM: anytime", "DER++, half the rate: min")]
+    assert all(f"{v:.1f} %" in said for v in moments)
     plain = blur["permuted: 0.5: fine-tuning: final"]
     for label in ("EWC, detector", "EWC, clock"):
         gain = blur[f"permuted: 0.5: {label}: final"] - plain
         assert "{:.1f} ± {:.1f}".format(*clbook.metrics.interval(gain)) in said, label
-    ends = [blur[f"permuted: 0.5: {k}: final"].mean() for k in ("fine-tuning, own rate", "EWC, clock")]
+    ends = [blur["permuted: 0.5: fine-tuning: final"].mean()]
     ends += [blur[f"split: 0.5: {k}: final"].mean() for k in ("ER", "DER++")]
     assert all(f"{v:.1f} %" in said for v in ends)
 
